@@ -1,0 +1,4 @@
+"""How bytes are spread: one module or package per engine, behind the protocol in ``engine.py``.
+
+Imports ``api`` and ``content``; knows nothing of controllers.
+"""

@@ -1,0 +1,1 @@
+"""What is distributed: sources, hubs, object stores, image references, the manifest. Imports ``api`` and ``errors`` only."""

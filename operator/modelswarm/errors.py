@@ -1,0 +1,170 @@
+"""Every error that modelswarm raises on purpose, as one tree.
+
+::
+
+    ModelswarmError
+    ├── ContentError                  what a source or an image reference led to; carries a typed reason
+    │   ├── InvalidReference          the text cannot name anything                        (a person must act)
+    │   ├── SourceNotFound            the repository, bucket, image or file does not exist  (a person must act)
+    │   ├── RevisionNotFound          the repository exists, the revision or tag does not   (a person must act)
+    │   ├── AccessDenied              401, 403, or a gated repository                       (a person must act)
+    │   ├── NothingMatches            the patterns leave no file                            (a person must act)
+    │   ├── PlatformNotFound          the image has no manifest for a wanted platform       (a person must act)
+    │   ├── RateLimited               429; ``retry_after`` says when to come back           (retried)
+    │   └── SourceUnavailable         the origin does not answer, or answers 5xx            (retried)
+    ├── RenderError                   a Playground cannot be turned into a workload; carries a typed reason
+    ├── KubeError                     what the API server answered
+    │   ├── NotFound
+    │   ├── Conflict
+    │   ├── Forbidden
+    │   ├── Invalid
+    │   └── Unavailable               no answer, 429 or 5xx                                 (retried)
+    ├── EngineError                   an engine could not be asked or did not understand; carries a typed reason
+    ├── LoadError                     the model-loader could not put a file in place; carries a typed reason
+    └── SettingsError                 the process was started with a configuration that cannot work
+
+Whether an error is worth a retry is decided here, where it is made, never from the text of a message.
+Messages never carry credentials, and nothing that differs from one attempt to the next (they land in conditions).
+"""
+
+from enum import StrEnum
+
+
+class ModelswarmError(Exception):
+    """The root: ``except ModelswarmError`` catches everything that is ours."""
+
+
+class ContentReason(StrEnum):
+    """Why content could not be resolved; used verbatim as a condition reason."""
+
+    INVALID_REFERENCE = "InvalidReference"
+    SOURCE_NOT_FOUND = "SourceNotFound"
+    REVISION_NOT_FOUND = "RevisionNotFound"
+    ACCESS_DENIED = "AccessDenied"
+    NOTHING_MATCHES = "NothingMatches"
+    PLATFORM_NOT_FOUND = "PlatformNotFound"
+    RATE_LIMITED = "RateLimited"
+    SOURCE_UNAVAILABLE = "SourceUnavailable"
+
+
+class ContentError(ModelswarmError):
+    """A source or an image reference that could not be resolved.
+
+    ``retryable`` is False where only a person can help (the controllers then wait for a change instead of asking again
+    and again). ``retry_after`` is in seconds, from the origin's own ``Retry-After`` where it sent one.
+    """
+
+    reason: ContentReason
+    retryable: bool = False
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.retry_after = retry_after
+
+
+class InvalidReference(ContentError):
+    reason = ContentReason.INVALID_REFERENCE
+
+
+class SourceNotFound(ContentError):
+    reason = ContentReason.SOURCE_NOT_FOUND
+
+
+class RevisionNotFound(ContentError):
+    reason = ContentReason.REVISION_NOT_FOUND
+
+
+class AccessDenied(ContentError):
+    reason = ContentReason.ACCESS_DENIED
+
+
+class NothingMatches(ContentError):
+    reason = ContentReason.NOTHING_MATCHES
+
+
+class PlatformNotFound(ContentError):
+    reason = ContentReason.PLATFORM_NOT_FOUND
+
+
+class RateLimited(ContentError):
+    reason = ContentReason.RATE_LIMITED
+    retryable = True
+
+
+class SourceUnavailable(ContentError):
+    reason = ContentReason.SOURCE_UNAVAILABLE
+    retryable = True
+
+
+class RenderReason(StrEnum):
+    """Why a Playground has no workload; used verbatim as an Event reason, and in the message of a condition."""
+
+    NO_MODELS = "NoModels"
+    UNKNOWN_CONFIG = "UnknownConfig"
+    BAD_TEMPLATE_VARIABLE = "BadTemplateVariable"
+    UNKNOWN_FLAVOR = "UnknownFlavor"
+    INVALID_QUANTITY = "InvalidQuantity"
+    UNSUPPORTED_SOURCE = "UnsupportedSource"
+    INVALID_OBJECT = "InvalidObject"
+
+
+class RenderError(ModelswarmError):
+    """A Playground that cannot be rendered; ``message`` says what is wrong and what to change."""
+
+    def __init__(self, reason: RenderReason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+
+
+class KubeError(ModelswarmError):
+    """The API server refused a request. ``status`` is the HTTP status (0: no answer), ``message`` the server's own."""
+
+    def __init__(self, message: str, *, status: int = 0, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.status = status
+        self.retry_after = retry_after
+
+
+class NotFound(KubeError):
+    """404: the object, or its namespace, or its kind does not exist."""
+
+
+class Conflict(KubeError):
+    """409: the object exists already, changed meanwhile, or a field belongs to another manager."""
+
+
+class Forbidden(KubeError):
+    """401 or 403: RBAC, quota or an admission policy said no."""
+
+
+class Invalid(KubeError):
+    """400 or 422: the object breaks its schema or a rule; trying again will not help."""
+
+
+class Unavailable(KubeError):
+    """No answer, a time-out, 429 or 5xx; trying again later may help."""
+
+
+class EngineError(ModelswarmError):
+    """An engine could not be asked. ``reason`` is the engine's own typed reason."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+
+
+class LoadError(ModelswarmError):
+    """The model-loader gave up. ``reason`` is printed, put into the termination message, and decides the exit code."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+
+
+class SettingsError(ModelswarmError):
+    """A process was started with settings that cannot work; the message names the variable and what it should be."""
