@@ -12,6 +12,7 @@
     │   ├── PlatformNotFound          the image has no manifest for a wanted platform       (a person must act)
     │   ├── RateLimited               429; ``retry_after`` says when to come back           (retried)
     │   └── SourceUnavailable         the origin does not answer, or answers 5xx            (retried)
+    ├── TaskBlocked                   a P2PTask cannot go on until a person acts; carries a typed reason
     ├── RenderError                   a Playground cannot be turned into a workload; carries a typed reason
     ├── KubeError                     what the API server answered
     │   ├── NotFound
@@ -97,10 +98,21 @@ class SourceUnavailable(ContentError):
     retryable = True
 
 
+class TaskBlocked(ModelswarmError):
+    """A P2PTask that cannot go on until a person acts, for a reason that is not its source's: a Secret, a name clash."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+
+
 class RenderReason(StrEnum):
     """Why a Playground has no workload; used verbatim as an Event reason, and in the message of a condition."""
 
     NO_MODELS = "NoModels"
+    INVALID_MODELS = "InvalidModels"
+    """The roles make no sense, or two models would lie in the same place."""
     UNKNOWN_CONFIG = "UnknownConfig"
     BAD_TEMPLATE_VARIABLE = "BadTemplateVariable"
     UNKNOWN_FLAVOR = "UnknownFlavor"

@@ -91,6 +91,11 @@ class TaskReason(StrEnum):
     ENGINE_UNAVAILABLE = "EngineUnavailable"
     CREDENTIAL_NOT_FOUND = "CredentialNotFound"
     CREDENTIAL_NOT_READABLE = "CredentialNotReadable"
+    NAME_CLASH = "NameClash"
+    """An object that the task needs to write exists already and belongs to somebody else."""
+    IMAGE_MOVED = "ImageMoved"
+    """The tag points at another digest than the pinned one."""
+    ENGINE_NOT_CONFIGURED = "EngineNotConfigured"
     HEALTHY = "Healthy"
 
 

@@ -1,0 +1,190 @@
+"""Child processes that cannot outlive the program which started them.
+
+Test runs get interrupted in every possible way: Ctrl-C, a CI time-out, ``SIGKILL`` of the runner. An etcd or an API
+server left behind would hold memory and ports for days, so every child here is ended three times over: by its owner's
+``stop()``, by ``atexit``, and (Linux only) by the kernel through ``PR_SET_PDEATHSIG`` when nothing of ours is left.
+"""
+
+import atexit
+import contextlib
+import os
+import queue
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+
+LOOPBACK = "127.0.0.1"
+
+# Runs in the child between fork and exec. A separate interpreter instead of ``preexec_fn``, because Python code between
+# fork and exec can deadlock in a program with threads, and a test runner has threads. The parent check closes the gap
+# in which the parent dies before prctl (1 = PR_SET_PDEATHSIG) took effect.
+_EXEC_TIED_TO_PARENT = """
+import os, signal, sys
+if sys.platform == "linux":
+    import ctypes
+    ctypes.CDLL(None).prctl(1, int(signal.SIGKILL))
+if os.getppid() != int(sys.argv[1]):
+    os._exit(1)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+_running: weakref.WeakSet["Child"] = weakref.WeakSet()
+
+
+class StartupFailed(RuntimeError):
+    """A child ended or stayed silent instead of becoming ready. The message carries the end of its log."""
+
+
+class Child:
+    """One program with its log file. ``start`` and ``stop`` may alternate any number of times; the log is appended to.
+
+    The child leads a session of its own: Ctrl-C in a terminal reaches only us, and ``stop`` ends whatever it forked.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        argv: Sequence[str | Path],
+        *,
+        log: Path,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        self.name = name
+        self.log = log
+        self._argv = [str(argument) for argument in argv]
+        self._cwd = cwd
+        self._env = {**os.environ, **(env or {})}
+        self._process: subprocess.Popen[bytes] | None = None
+        self._owner = 0
+
+    def start(self) -> None:
+        if self.running:
+            raise RuntimeError(f"{self.name} is already running with pid {self.pid}")
+        self._owner = os.getpid()
+        launcher = [sys.executable, "-I", "-S", "-c", _EXEC_TIED_TO_PARENT, str(self._owner)]
+        with self.log.open("ab") as log:
+            self._process = _spawner().popen([*launcher, *self._argv], cwd=self._cwd, env=self._env, log=log.fileno())
+        _running.add(self)
+
+    @property
+    def pid(self) -> int | None:
+        """The process id of the last start, also after the process ended; None before the first start."""
+        return self._process.pid if self._process else None
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def stop(self, grace: float = 0.0) -> None:
+        """End the child and wait until it is gone. With ``grace`` seconds it gets SIGTERM first, else SIGKILL at once.
+
+        Harmless when it has already ended, or when it was started by the process that this one was forked from.
+        """
+        process = self._process
+        if process is None or self._owner != os.getpid():
+            return
+        if grace > 0 and process.poll() is None:
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(grace)
+        if process.poll() is None:
+            # Only while the leader is not reaped: afterwards the group id may belong to somebody else.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        _running.discard(self)
+
+    def log_tail(self, lines: int = 15) -> str:
+        try:
+            text = self.log.read_text(errors="replace")
+        except FileNotFoundError:
+            return ""
+        return "\n".join(text.splitlines()[-lines:])
+
+    def failure(self, reason: str) -> StartupFailed:
+        """The exception for ``reason``, with the end of the log."""
+        return StartupFailed(f"{self.name}: {reason}; the end of {self.log}:\n{self.log_tail()}")
+
+    def lost_port(self) -> bool:
+        """Whether the child ended because somebody else took its port between the choice of the port and its bind."""
+        return not self.running and "address already in use" in self.log_tail(50)
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on right now.
+
+    Taken from below the kernel's range for outgoing connections. Inside that range a client which keeps dialling a
+    stopped server can be given the server's own port as its source port; it then talks to itself, and the server
+    cannot come back. Somebody may still be faster than our child, so callers retry when ``Child.lost_port()``.
+    """
+    # Not the shared generator: test tools seed it, and then parallel test processes would all choose the same ports.
+    choice = random.SystemRandom()
+    for _ in range(1000):
+        port = choice.randint(20000, 29999)
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((LOOPBACK, port))
+            except OSError:
+                continue
+        return port
+    raise RuntimeError("no free loopback port between 20000 and 29999")
+
+
+class _Spawner:
+    """Starts all children from one thread that lives as long as the process.
+
+    The kernel sends the parent-death signal when the *thread* that forked ends. Started from a worker thread, a child
+    would be killed as soon as that thread returned to nowhere.
+    """
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self._requests: queue.SimpleQueue[
+            tuple[Future[subprocess.Popen[bytes]], list[str], Path | None, dict[str, str], int]
+        ] = queue.SimpleQueue()
+        threading.Thread(target=self._serve, name="dev-spawner", daemon=True).start()
+
+    def popen(self, argv: list[str], *, cwd: Path | None, env: dict[str, str], log: int) -> subprocess.Popen[bytes]:
+        future: Future[subprocess.Popen[bytes]] = Future()
+        self._requests.put((future, argv, cwd, env, log))
+        return future.result()
+
+    def _serve(self) -> None:
+        while True:
+            future, argv, cwd, env, log = self._requests.get()
+            try:
+                process = subprocess.Popen(
+                    argv, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                )
+            except OSError as error:
+                future.set_exception(error)
+            else:
+                future.set_result(process)
+            del future
+
+
+_spawner_lock = threading.Lock()
+_the_spawner: _Spawner | None = None
+
+
+def _spawner() -> _Spawner:
+    global _the_spawner
+    with _spawner_lock:
+        if _the_spawner is None or _the_spawner.pid != os.getpid():  # a thread does not survive a fork
+            _the_spawner = _Spawner()
+        return _the_spawner
+
+
+@atexit.register
+def _stop_all() -> None:
+    for child in list(_running):
+        child.stop()

@@ -1,0 +1,177 @@
+"""The model controller: an OpenModel gets one P2PTask, and tells how far that is in its own conditions."""
+
+import asyncio
+
+from modelswarm.api.conditions import (
+    Condition,
+    ModelCondition,
+    TaskCondition,
+    TaskReason,
+    find,
+    set_condition,
+)
+from modelswarm.api.conditions import Status as ConditionStatus
+from modelswarm.api.labels import MODEL_FAMILY
+from modelswarm.api.meta import JsonObject
+from modelswarm.api.openmodel import OpenModel, OpenModelStatus
+from modelswarm.api.p2ptask import P2PTask, Phase
+from modelswarm.content.source import is_distributable, parse_source
+from modelswarm.controllers.drift import Ownership, is_applied, ownership
+from modelswarm.controllers.queue import Key
+from modelswarm.controllers.runner import Result
+from modelswarm.controllers.secrets import secret_for
+from modelswarm.controllers.world import World
+from modelswarm.errors import InvalidReference, KubeError, NotFound
+from modelswarm.kube.kinds import DEPLOYMENT, P2PTASK, SECRET
+from modelswarm.workload.tasks import model_task
+
+SECRET_CACHE_SECONDS = 15.0
+
+
+class ModelController:
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._secrets: dict[str, tuple[float, bool]] = {}
+
+    async def reconcile(self, key: Key) -> Result:
+        model = self._world.openmodel(key.name)
+        if model is None or model.metadata.deletion_timestamp is not None:
+            return Result()
+        await self._world.label(model, {MODEL_FAMILY: model.spec.family_name})
+        try:
+            source = parse_source(model.spec.source)
+        except InvalidReference as error:
+            await self._write(model, "False", error.reason, error.message)
+            return Result()
+        if not self._world.settings.distribution or not is_distributable(source):
+            await self._write(model, "True", "Ready", "Nothing to distribute")
+            await self._collect(model, keep=None)
+            return Result()
+        desired = model_task(
+            model,
+            namespace=self._world.settings.namespace,
+            credentials_secret=await self._present_secret(secret_for(source)),
+            placement_copies=self._world.settings.placement_copies,
+        )
+        assert desired is not None
+        task = await self._ensure(model, desired)
+        await self._collect(model, keep=_name(desired))
+        if task is not None:
+            await self._mirror(model, task)
+        return Result()
+
+    async def _ensure(self, model: OpenModel, desired: JsonObject) -> P2PTask | None:
+        """Make the task what it should be; None while a predecessor's task of the same name is on its way out."""
+        name, namespace = _name(desired), self._world.settings.namespace
+        live = self._world.store.get(P2PTASK, name, namespace)
+        if live is not None:
+            match ownership(live, model):
+                case Ownership.FOREIGN:
+                    message = (
+                        f"P2PTask {namespace}/{name} exists and does not belong to this model; remove or rename it"
+                    )
+                    await self._write(model, "False", TaskReason.NAME_CLASH, message)
+                    return None
+                case Ownership.STALE:
+                    stale = P2PTask.model_validate(live)
+                    if stale.metadata.deletion_timestamp is None:
+                        await self._world.delete(P2PTASK, name, namespace, uid=stale.metadata.uid)
+                    return None
+                case Ownership.OURS if is_applied(desired, live):
+                    return P2PTask.model_validate(live)
+        return P2PTask.model_validate(await self._world.apply(desired))
+
+    async def _collect(self, model: OpenModel, *, keep: str | None) -> None:
+        """Delete this model's tasks of earlier sources, except while a Deployment still runs on one of them."""
+        for live in self._world.store.list(P2PTASK, index=("owner", model.metadata.uid)):
+            task = P2PTask.model_validate(live)
+            name = task.metadata.name
+            in_use = self._world.store.list(DEPLOYMENT, index=("task", name))
+            if name != keep and not in_use and task.metadata.deletion_timestamp is None:
+                await self._world.delete(P2PTASK, name, task.metadata.namespace, uid=task.metadata.uid)
+
+    async def _mirror(self, model: OpenModel, task: P2PTask) -> None:
+        ready = find(task.status.conditions, TaskCondition.READY)
+        degraded = find(task.status.conditions, TaskCondition.DEGRADED)
+        if ready is not None and ready.status == "True":
+            fell_back = ready.reason == TaskReason.FELL_BACK
+            message = ready.message if fell_back else "Model is downloaded successfully"
+            await self._write(model, "True", TaskReason.FELL_BACK if fell_back else "Ready", message, degraded)
+        elif ready is not None and task.status.phase is Phase.FAILED:
+            await self._write(model, "False", ready.reason, ready.message, degraded)
+        else:
+            await self._write(model, "Unknown", "Pending", _waiting_message(task), degraded)
+
+    async def _write(
+        self, model: OpenModel, ready: ConditionStatus, reason: str, message: str, degraded: Condition | None = None
+    ) -> None:
+        """llmaz's pair of conditions: Pending while the bytes are on their way, Ready when they are there.
+
+        ``ready`` is Unknown while waiting; it is written as Pending=True and Ready=False.
+        """
+        waiting = ready == "Unknown"
+        now, generation = self._world.clock(), model.metadata.generation
+        conditions = set_condition(
+            model.status.conditions,
+            ModelCondition.PENDING,
+            "True" if waiting else "False",
+            reason,
+            message,
+            generation=generation,
+            now=now,
+        )
+        conditions = set_condition(
+            conditions,
+            ModelCondition.READY,
+            "False" if waiting else ready,
+            reason,
+            message,
+            generation=generation,
+            now=now,
+        )
+        if degraded is not None:
+            conditions = set_condition(
+                conditions,
+                ModelCondition.DEGRADED,
+                degraded.status,
+                degraded.reason,
+                degraded.message,
+                generation=generation,
+                now=now,
+            )
+        await self._world.write_status(model, OpenModelStatus(conditions=conditions))
+
+    async def _present_secret(self, name: str | None) -> str | None:
+        """The Secret's name if it exists in the operator's namespace and may be read (looked up now and then)."""
+        if name is None:
+            return None
+        now = asyncio.get_running_loop().time()
+        looked, present = self._secrets.get(name, (-SECRET_CACHE_SECONDS, False))
+        if now - looked >= SECRET_CACHE_SECONDS:
+            try:
+                await self._world.kube.get(SECRET, name, self._world.settings.namespace)
+                present = True
+            except NotFound:
+                present = False
+            except KubeError:
+                pass
+            self._secrets[name] = (now, present)
+        return name if present else None
+
+
+def _waiting_message(task: P2PTask) -> str:
+    status = task.status
+    parts = ["Waiting for model downloading"]
+    if status.display.progress != "-":
+        parts.append(f"{status.display.progress}, ETA {status.display.eta}")
+    elif status.display.message:
+        parts.append(status.display.message)
+    elif status.phase is not Phase.PENDING:
+        parts.append(status.phase)
+    return ": ".join(parts)
+
+
+def _name(obj: JsonObject) -> str:
+    metadata = obj["metadata"]
+    assert isinstance(metadata, dict)
+    return str(metadata["name"])

@@ -1,0 +1,312 @@
+"""The playground controller: waits for models and images, then runs the workload, and says what it waits for."""
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+from modelswarm.api.conditions import PlaygroundReason, TaskCondition, TaskReason, find, is_true
+from modelswarm.api.labels import GATE_TIMEOUT, MODEL_NAME, PLAYGROUND
+from modelswarm.api.meta import JsonObject
+from modelswarm.api.openmodel import OpenModel
+from modelswarm.api.p2ptask import P2PTask, Phase
+from modelswarm.api.playground import Playground
+from modelswarm.content.source import is_distributable, parse_source
+from modelswarm.controllers.drift import Ownership, is_applied, ownership
+from modelswarm.controllers.gate import Gate, Wait, WaitKind, decide, parse_duration
+from modelswarm.controllers.playground_status import Aborted, Serving, Situation, serving, status_of
+from modelswarm.controllers.queue import Key
+from modelswarm.controllers.rollout import Children, Rollout, pinned_model
+from modelswarm.controllers.runner import Result
+from modelswarm.controllers.secrets import secret_for
+from modelswarm.controllers.world import World
+from modelswarm.errors import Forbidden, Invalid, InvalidReference, KubeError, NotFound, RenderError
+from modelswarm.kube.kinds import P2PTASK, SERVICEACCOUNT
+from modelswarm.workload.render import OperatorPart, Workload, images, needs_models, render_workload
+from modelswarm.workload.tasks import image_task, model_task
+
+PULL_SECRET_CACHE_SECONDS = 15.0
+REFUSED_RETRY_SECONDS = 30.0
+_ASKS_FOR_CREDENTIALS = frozenset({"AccessDenied", TaskReason.CREDENTIAL_NOT_FOUND, TaskReason.CREDENTIAL_NOT_READABLE})
+
+
+class Abort(Exception):
+    """The Playground cannot have a workload now; carries what the status says of it."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.aborted = Aborted(reason, message)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One pass over a Playground, as far as it goes without writing anything but tasks."""
+
+    workload: Workload
+    waits: tuple[Wait, ...]
+    gate: Gate
+    model_tasks: tuple[P2PTask, ...]
+
+
+class PlaygroundController:
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._rollout = Rollout(world)
+        self._pull_secrets: dict[str, tuple[float, tuple[str, ...]]] = {}
+
+    async def reconcile(self, key: Key) -> Result:
+        playground = self._world.playground(key)
+        if playground is None or playground.metadata.deletion_timestamp is not None:
+            return Result()
+        children = self._rollout.children(playground)
+        try:
+            plan = await self._plan(playground, children)
+            situation, look_again = await self._act(playground, plan, children)
+        except Abort as abort:
+            situation = Situation(aborted=abort.aborted, serving=self._still_serving(playground, children))
+            look_again = REFUSED_RETRY_SECONDS if abort.aborted.reason in _REFUSALS else None
+        await self._world.write_status(playground, status_of(playground, situation, self._world.clock()))
+        return Result(requeue_after=look_again)
+
+    async def _plan(self, playground: Playground, children: Children) -> Plan:
+        """What should be there. Image tasks are created on the way: at once, in parallel with the models'."""
+        self._refuse_company()
+        refs = playground.model_refs
+        if refs:
+            await self._world.label(playground, {MODEL_NAME: refs[0].name})
+        if (clash := children.clash(playground)) is not None:
+            raise Abort(clash.reason, clash.message)
+        models = self._models(playground)
+        runtime = self._world.runtime(playground.backend_name)
+        if runtime is None:
+            raise Abort(
+                "BackendRuntimeNotFound",
+                f"BackendRuntime {playground.backend_name} does not exist; create it, or name another one in "
+                "spec.backendRuntimeConfig.backendName",
+            )
+        operator = self._operator_part()
+        try:
+            # A render without pins first: a Playground that cannot be rendered must not start any distribution.
+            names = images(playground, runtime, models, operator)
+            render_workload(playground, runtime, models, operator, [None] * len(models))
+            model_waits = [await self._model_wait(playground, model) for model in models]
+        except (RenderError, InvalidReference) as error:
+            raise Abort(error.reason, error.message) from None
+        image_waits = [await self._image_wait(playground, name) for name in names]
+        waits = tuple(wait for wait in chain(model_waits, image_waits) if wait is not None)
+        tasks = [wait.task if wait is not None else None for wait in model_waits]
+        pinned = [pinned_model(playground, task) for task in tasks]
+        return Plan(
+            workload=render_workload(playground, runtime, models, operator, pinned),
+            waits=waits,
+            gate=decide(
+                waits,
+                since=playground.metadata.creation_timestamp or self._world.clock(),
+                timeout=self._gate_timeout(playground),
+                now=self._world.clock(),
+            ),
+            model_tasks=tuple(task for task in tasks if task is not None),
+        )
+
+    async def _act(self, playground: Playground, plan: Plan, children: Children) -> tuple[Situation, float | None]:
+        """Bring the cluster to the plan as far as the gate lets it; then what the status follows from."""
+        live, current = children.deployment, self._rollout.is_current(children.deployment, plan.workload)
+        try:
+            if plan.gate.open and not current:
+                live = await self._rollout.deploy(playground, plan.workload, plan.model_tasks)
+                current = True
+                children = Children(live, children.service, children.autoscaler)
+            if live is not None:
+                await self._rollout.follow(playground, plan.workload, children)
+                if current:
+                    await self._rollout.collect_copies(playground, live)
+        except (Invalid, Forbidden) as error:
+            raise Abort(_refusal(error), f"the API server refuses the workload: {error.message}") from None
+        await self._collect_tasks(playground, plan)
+        situation = Situation(
+            gate=plan.gate,
+            serving=serving(live),
+            held=live is not None and not current,
+            degraded=self._degraded(playground, plan),
+        )
+        return situation, plan.gate.look_again
+
+    def _refuse_company(self) -> None:
+        holder = self._world.cluster.llmaz_holder
+        if holder is not None:
+            raise Abort(
+                "LlmazIsRunning",
+                f"llmaz's own controller manager is running in this cluster ({holder}); two controllers would fight "
+                f"over every Playground. Scale it down: kubectl -n {self._world.settings.llmaz_namespace} scale "
+                "deployment llmaz-controller-manager --replicas=0",
+            )
+
+    def _models(self, playground: Playground) -> list[OpenModel]:
+        found, missing = [], []
+        for ref in playground.model_refs:
+            model = self._world.openmodel(ref.name)
+            if model is None or model.metadata.deletion_timestamp is not None:
+                missing.append(ref.name)
+            else:
+                found.append(model)
+        if missing:
+            names = ", ".join(dict.fromkeys(missing))
+            raise Abort("ModelNotFound", f"Waiting for model creation: OpenModel {names} does not exist")
+        return found
+
+    def _operator_part(self) -> OperatorPart:
+        config, settings = self._world.cluster.config, self._world.settings
+        return OperatorPart(
+            loader_image=config.loader_image or settings.loader_image,
+            scheduler_name=config.scheduler_name,
+            progress_deadline_seconds=max(7200, int(2 * settings.gate_timeout_seconds)),
+        )
+
+    def _gate_timeout(self, playground: Playground) -> float:
+        text = playground.metadata.annotations.get(GATE_TIMEOUT)
+        wanted = parse_duration(text) if text is not None else None
+        return self._world.settings.gate_timeout_seconds if wanted is None else wanted
+
+    async def _model_wait(self, playground: Playground, model: OpenModel) -> Wait | None:
+        """The task that must be Ready before this model can be served; None where nothing is distributed."""
+        source = parse_source(model.spec.source)
+        if not self._world.settings.distribution or not is_distributable(source) or not needs_models(playground):
+            return None
+        namespace = self._world.settings.namespace
+        wanted = model_task(model, namespace=namespace)
+        assert wanted is not None
+        task = self._own_task(_name(wanted), namespace, model)
+        if task is not None and _asks_for_credentials(task):
+            task = await self._private_task(playground, model, secret_for(source)) or task
+        return Wait(WaitKind.MODEL, model.metadata.name, task)
+
+    def _own_task(self, name: str, namespace: str, owner: OpenModel) -> P2PTask | None:
+        live = self._world.store.get(P2PTASK, name, namespace)
+        if live is None or ownership(live, owner) is not Ownership.OURS:
+            return None
+        return P2PTask.model_validate(live)
+
+    async def _private_task(self, playground: Playground, model: OpenModel, secret: str | None) -> P2PTask | None:
+        """The model's task with the Playground's own credentials, where llmaz users keep them (design 2.3)."""
+        namespace = playground.metadata.namespace
+        if secret is None or namespace == self._world.settings.namespace:
+            return None
+        wanted = model_task(model, namespace=namespace, credentials_secret=secret)
+        assert wanted is not None
+        suffix = hashlib.sha256(playground.metadata.name.encode()).hexdigest()[:6]
+        wanted["metadata"] = {
+            "name": f"{_name(wanted)[:56]}-{suffix}",
+            "namespace": namespace,
+            "labels": {MODEL_NAME: model.metadata.name, PLAYGROUND: playground.metadata.name},
+            "ownerReferences": [playground.owner_reference()],
+        }
+        return await self._ensure_task(playground, wanted)
+
+    async def _image_wait(self, playground: Playground, image: str) -> Wait | None:
+        if not self._world.settings.distribution:
+            return None
+        secrets = await self._default_pull_secrets(playground.metadata.namespace)
+        task = await self._ensure_task(playground, image_task(playground, image, pull_secrets=secrets))
+        return Wait(WaitKind.IMAGE, image, task)
+
+    async def _ensure_task(self, playground: Playground, wanted: JsonObject) -> P2PTask | None:
+        """The Playground's own task, created or corrected; None while a predecessor's is still being collected."""
+        live = self._world.store.get(P2PTASK, _name(wanted), playground.metadata.namespace)
+        if live is not None:
+            match ownership(live, playground):
+                case Ownership.FOREIGN:
+                    raise Abort(
+                        TaskReason.NAME_CLASH,
+                        f"P2PTask {_name(wanted)} exists and does not belong to this Playground; remove or rename it",
+                    )
+                case Ownership.STALE:
+                    stale = P2PTask.model_validate(live)
+                    if stale.metadata.deletion_timestamp is None:
+                        await self._delete(stale)
+                    return None
+                case Ownership.OURS if is_applied(wanted, live):
+                    return P2PTask.model_validate(live)
+        try:
+            return P2PTask.model_validate(await self._world.apply(wanted))
+        except (Invalid, Forbidden) as error:
+            raise Abort(_refusal(error), f"the API server refuses P2PTask {_name(wanted)}: {error.message}") from None
+
+    async def _collect_tasks(self, playground: Playground, plan: Plan) -> None:
+        """Delete this Playground's tasks that nothing waits for any more (another version, another model)."""
+        if not plan.gate.open:
+            return
+        wanted = {wait.task.metadata.uid for wait in plan.waits if wait.task is not None}
+        for live in self._world.store.list(P2PTASK, index=("owner", playground.metadata.uid)):
+            task = P2PTask.model_validate(live)
+            if task.metadata.uid not in wanted and task.metadata.deletion_timestamp is None:
+                await self._delete(task)
+
+    async def _delete(self, task: P2PTask) -> None:
+        await self._world.delete(P2PTASK, task.metadata.name, task.metadata.namespace, uid=task.metadata.uid)
+
+    async def _default_pull_secrets(self, namespace: str) -> tuple[str, ...]:
+        """Pull secrets of the namespace's default ServiceAccount, where the operator may read credentials at all."""
+        if namespace not in self._world.settings.credential_namespaces:
+            return ()
+        now = asyncio.get_running_loop().time()
+        looked, names = self._pull_secrets.get(namespace, (-PULL_SECRET_CACHE_SECONDS, ()))
+        if now - looked >= PULL_SECRET_CACHE_SECONDS:
+            try:
+                account = await self._world.kube.get(SERVICEACCOUNT, "default", namespace)
+                references = account.get("imagePullSecrets")
+                names = tuple(
+                    str(reference["name"])
+                    for reference in (references if isinstance(references, list) else [])
+                    if isinstance(reference, dict) and reference.get("name")
+                )
+            except NotFound:
+                names = ()
+            except KubeError:
+                pass
+            self._pull_secrets[namespace] = (now, names)
+        return names
+
+    def _still_serving(self, playground: Playground, children: Children) -> Serving | None:
+        live = children.deployment
+        return serving(live) if live is not None and ownership(live, playground) is Ownership.OURS else None
+
+    def _degraded(self, playground: Playground, plan: Plan) -> tuple[str, str] | None:
+        """The first thing that does not work as asked, though it works."""
+        text = playground.metadata.annotations.get(GATE_TIMEOUT)
+        if text is not None and parse_duration(text) is None:
+            return (
+                "InvalidGateTimeout",
+                f"annotation {GATE_TIMEOUT}: {text!r} is no duration; write it as 30m, 90s or 0",
+            )
+        if plan.gate.timed_out:
+            return PlaygroundReason.GATE_TIMEOUT, plan.gate.message
+        return _first_degraded(plan.waits)
+
+
+def _first_degraded(waits: Sequence[Wait]) -> tuple[str, str] | None:
+    for wait in waits:
+        if wait.task is not None and is_true(wait.task.status.conditions, TaskCondition.DEGRADED):
+            condition = find(wait.task.status.conditions, TaskCondition.DEGRADED)
+            assert condition is not None
+            return condition.reason, f"{wait.kind} {wait.name}: {condition.message}"
+    return None
+
+
+def _asks_for_credentials(task: P2PTask) -> bool:
+    resolved = find(task.status.conditions, TaskCondition.RESOLVED)
+    return task.status.phase is Phase.FAILED and resolved is not None and resolved.reason in _ASKS_FOR_CREDENTIALS
+
+
+_REFUSALS = frozenset({"InvalidObject", "Forbidden"})
+"""The API server said no: a quota or a policy may change without us hearing of it, so we ask again now and then."""
+
+
+def _refusal(error: KubeError) -> str:
+    return "Forbidden" if isinstance(error, Forbidden) else "InvalidObject"
+
+
+def _name(obj: JsonObject) -> str:
+    metadata = obj["metadata"]
+    assert isinstance(metadata, dict)
+    return str(metadata["name"])

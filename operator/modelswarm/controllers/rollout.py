@@ -1,0 +1,187 @@
+"""Putting a rendered workload into the cluster: manifest copies, Deployment, Service, autoscaler; only what differs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from modelswarm.api.labels import MANAGED_BY, MANAGER, PLAYGROUND, TASKS, TEMPLATE_HASH
+from modelswarm.api.meta import JsonObject
+from modelswarm.api.p2ptask import P2PTask
+from modelswarm.api.playground import Playground
+from modelswarm.content.manifest import from_binary_data, shard_name
+from modelswarm.controllers.drift import Ownership, is_applied, ownership
+from modelswarm.controllers.pinning import shard_object
+from modelswarm.controllers.playground_status import Aborted, serving
+from modelswarm.controllers.world import World
+from modelswarm.errors import Conflict, InvalidReference, NotFound
+from modelswarm.kube.kinds import AUTOSCALER, CONFIGMAP, DEPLOYMENT, SERVICE
+from modelswarm.workload.pod import PinnedModel
+from modelswarm.workload.render import Workload, service_name
+
+
+@dataclass(frozen=True, slots=True)
+class Children:
+    """The live objects that stand where the Playground's should stand."""
+
+    deployment: JsonObject | None
+    service: JsonObject | None
+    autoscaler: JsonObject | None
+
+    def clash(self, playground: Playground) -> Aborted | None:
+        """The first that belongs to somebody else, in llmaz's words; or to a predecessor that is being collected."""
+        for obj in (self.deployment, self.service, self.autoscaler):
+            if obj is None:
+                continue
+            match ownership(obj, playground):
+                case Ownership.FOREIGN:
+                    return Aborted(
+                        "NameClash",
+                        f"Playground owns the same name with an existing {obj['kind']}: "
+                        f"{_metadata(obj)['name']} belongs to somebody else; remove it or rename the Playground",
+                    )
+                case Ownership.STALE:
+                    return Aborted(
+                        "NameClash",
+                        f"Playground owns the same name with an existing {obj['kind']}: "
+                        f"{_metadata(obj)['name']} of a deleted Playground is still being collected",
+                    )
+                case Ownership.OURS:
+                    pass
+        return None
+
+
+class Rollout:
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def children(self, playground: Playground) -> Children:
+        store, name, namespace = self._world.store, playground.metadata.name, playground.metadata.namespace
+        return Children(
+            store.get(DEPLOYMENT, name, namespace),
+            store.get(SERVICE, service_name(playground), namespace),
+            store.get(AUTOSCALER, name, namespace),
+        )
+
+    @staticmethod
+    def is_current(live: JsonObject | None, workload: Workload) -> bool:
+        """Whether the Deployment runs what the user wants now (our own part may be older, see ``render``)."""
+        return live is not None and _annotations(live).get(TEMPLATE_HASH) == workload.template_hash
+
+    async def deploy(self, playground: Playground, workload: Workload, tasks: Sequence[P2PTask]) -> JsonObject:
+        """Write the Deployment with its new template; the manifests that it mounts come first."""
+        for task in tasks:
+            await self._copy_manifest(playground, task)
+        deployment = dict(workload.deployment)
+        metadata = dict(_metadata(deployment))
+        annotations: JsonObject = {**_annotations(deployment), TASKS: ",".join(task.metadata.name for task in tasks)}
+        metadata["annotations"] = annotations
+        deployment["metadata"] = metadata
+        return await self._world.apply(deployment)
+
+    async def follow(self, playground: Playground, workload: Workload, children: Children) -> None:
+        """What follows the Playground at once, whatever the template waits for: replicas, Service, autoscaler."""
+        if children.deployment is not None:
+            await self._scale(playground, children.deployment)
+        if children.service is None or not is_applied(workload.service, children.service):
+            await self._world.apply(workload.service)
+        if workload.autoscaler is not None:
+            if children.autoscaler is None or not is_applied(workload.autoscaler, children.autoscaler):
+                await self._world.apply(workload.autoscaler)
+        elif children.autoscaler is not None:
+            uid = str(_metadata(children.autoscaler)["uid"])
+            name, namespace = playground.metadata.name, playground.metadata.namespace
+            await self._world.delete(AUTOSCALER, name, namespace, uid=uid)
+
+    async def _scale(self, playground: Playground, live: JsonObject) -> None:
+        spec = live.get("spec")
+        if isinstance(spec, dict) and spec.get("replicas") == playground.spec.replicas:
+            return
+        answer = await self._world.kube.json_patch(
+            DEPLOYMENT,
+            playground.metadata.name,
+            playground.metadata.namespace,
+            [{"op": "add", "path": "/spec/replicas", "value": playground.spec.replicas}],
+        )
+        self._world.store.put(DEPLOYMENT, answer)
+
+    async def _copy_manifest(self, playground: Playground, task: P2PTask) -> None:
+        """Pods can mount ConfigMaps of their own namespace only. A loader without the copy resolves by itself."""
+        reference = task.status.manifest
+        if reference is None:
+            return
+        for index, name in enumerate(copy_names(playground, task)):
+            if self._world.store.get(CONFIGMAP, name, playground.metadata.namespace) is not None:
+                continue
+            try:
+                source = await self._world.kube.get(
+                    CONFIGMAP, shard_name(reference.name, index), task.metadata.namespace
+                )
+                data = source.get("binaryData")
+                shard = from_binary_data({str(k): str(v) for k, v in data.items()} if isinstance(data, dict) else {})
+            except (NotFound, InvalidReference):
+                return
+            labels: JsonObject = {PLAYGROUND: playground.metadata.name, MANAGED_BY: MANAGER}
+            try:
+                await self._world.create(shard_object(name, playground.metadata.namespace, labels, shard, playground))
+            except Conflict:
+                continue
+
+    async def collect_copies(self, playground: Playground, live: JsonObject) -> None:
+        """Remove manifest copies that the Deployment's template no longer mounts, once its rollout is complete."""
+        state = serving(live)
+        if state is None or not state.available:
+            return
+        mounted = _mounted_config_maps(live)
+        for copy in self._world.store.list(CONFIGMAP, index=("playground", _key(playground))):
+            name = str(_metadata(copy)["name"])
+            if name not in mounted and ownership(copy, playground) is Ownership.OURS:
+                uid = str(_metadata(copy)["uid"])
+                await self._world.delete(CONFIGMAP, name, playground.metadata.namespace, uid=uid)
+
+
+def copy_names(playground: Playground, task: P2PTask) -> tuple[str, ...]:
+    """Names of a manifest's copies in the Playground's namespace; another content is another name."""
+    reference, resolved = task.status.manifest, task.status.resolved
+    if reference is None or resolved is None:
+        return ()
+    base = f"{playground.metadata.name}-manifest-{resolved.digest.removeprefix('sha256:')[:12]}"
+    return tuple(shard_name(base, index) for index in range(reference.shards))
+
+
+def pinned_model(playground: Playground, task: P2PTask | None) -> PinnedModel | None:
+    """What the pod is told of a task's pin."""
+    if task is None or task.status.resolved is None:
+        return None
+    return PinnedModel(revision=task.status.resolved.revision, manifests=copy_names(playground, task))
+
+
+def _mounted_config_maps(deployment: JsonObject) -> set[str]:
+    """Names of the ConfigMaps in projected volumes of the template."""
+    found: set[str] = set()
+
+    def walk(value: object) -> None:
+        if isinstance(value, dict):
+            config_map = value.get("configMap")
+            if isinstance(config_map, dict) and "name" in config_map:
+                found.add(str(config_map["name"]))
+            for part in value.values():
+                walk(part)
+        elif isinstance(value, list):
+            for part in value:
+                walk(part)
+
+    walk(deployment.get("spec"))
+    return found
+
+
+def _key(playground: Playground) -> str:
+    return f"{playground.metadata.namespace}/{playground.metadata.name}"
+
+
+def _metadata(obj: JsonObject) -> JsonObject:
+    metadata = obj.get("metadata")
+    return metadata if isinstance(metadata, dict) else {}
+
+
+def _annotations(obj: JsonObject) -> JsonObject:
+    annotations = _metadata(obj).get("annotations")
+    return annotations if isinstance(annotations, dict) else {}

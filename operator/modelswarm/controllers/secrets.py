@@ -1,0 +1,113 @@
+"""Reading the Secrets that tasks name. What is read goes into ``Credentials`` objects and nowhere else."""
+
+import base64
+import binascii
+from collections.abc import Iterable
+
+from modelswarm.api.conditions import TaskReason
+from modelswarm.api.labels import (
+    AWS_SECRET,
+    AWS_SECRET_KEYS,
+    HUB_SECRET,
+    HUB_SECRET_KEY,
+    OSS_SECRET,
+    OSS_SECRET_KEYS,
+)
+from modelswarm.api.meta import JsonObject
+from modelswarm.api.p2ptask import P2PTask
+from modelswarm.content.credentials import Credentials, RegistryAuth, parse_docker_config
+from modelswarm.content.source import HubSource, Provider, Source, StoreSource
+from modelswarm.errors import Forbidden, NotFound, TaskBlocked
+from modelswarm.kube.kinds import SECRET
+from modelswarm.kube.port import KubePort
+
+DOCKER_KEYS = (".dockerconfigjson", ".dockercfg")
+
+
+def secret_for(source: Source) -> str | None:
+    """The Secret that llmaz users keep for this kind of source."""
+    match source:
+        case HubSource():
+            return HUB_SECRET
+        case StoreSource(provider=Provider.OSS):
+            return OSS_SECRET
+        case StoreSource():
+            return AWS_SECRET
+        case _:
+            return None
+
+
+async def read_credentials(kube: KubePort, task: P2PTask, source: Source) -> Credentials | None:
+    """What the task's Secret holds for this source; None where the task names no Secret.
+
+    Raises ``TaskBlocked`` where the Secret is missing, may not be read, or lacks the key.
+    """
+    reference = task.spec.credentials_secret_ref
+    if reference is None:
+        return None
+    data = await _read(kube, reference.name, task.metadata.namespace)
+    match source:
+        case StoreSource(provider=provider):
+            keys = OSS_SECRET_KEYS if provider is Provider.OSS else AWS_SECRET_KEYS
+            key_id, key_secret = (_value(data, reference.name, key) for key in keys)
+            return Credentials(access_key_id=key_id, access_key_secret=key_secret)
+        case _:
+            return Credentials(hub_token=_value(data, reference.name, HUB_SECRET_KEY))
+
+
+async def read_registry_auths(kube: KubePort, task: P2PTask) -> dict[str, RegistryAuth]:
+    """All registries' credentials in the task's pull secrets; the first Secret that names a registry wins (kubelet)."""
+    auths: dict[str, RegistryAuth] = {}
+    names: Iterable[str] = () if task.spec.image is None else (ref.name for ref in task.spec.image.pull_secrets)
+    for name in names:
+        data = await _read(kube, name, task.metadata.namespace)
+        document = next((data[key] for key in DOCKER_KEYS if key in data), None)
+        if document is None:
+            raise TaskBlocked(
+                TaskReason.CREDENTIAL_NOT_FOUND, f"Secret {name} is no pull secret: it has no {DOCKER_KEYS[0]}"
+            )
+        for host, auth in parse_docker_config(document).items():
+            auths.setdefault(host, auth)
+    return auths
+
+
+async def _read(kube: KubePort, name: str, namespace: str) -> dict[str, bytes]:
+    try:
+        secret = await kube.get(SECRET, name, namespace)
+    except NotFound:
+        raise TaskBlocked(
+            TaskReason.CREDENTIAL_NOT_FOUND,
+            f"Secret {namespace}/{name} does not exist; create it, or remove the reference",
+        ) from None
+    except Forbidden:
+        raise TaskBlocked(TaskReason.CREDENTIAL_NOT_READABLE, _how_to_grant(name, namespace)) from None
+    return {key: _decode(value) for key, value in _data(secret).items()}
+
+
+def _how_to_grant(name: str, namespace: str) -> str:
+    return (
+        f"the operator may not read Secret {namespace}/{name}; allow it with: "
+        f"kubectl -n {namespace} create role modelswarm-credentials --verb=get --resource=secrets "
+        f"--resource-name={name} && kubectl -n {namespace} create rolebinding modelswarm-credentials "
+        "--role=modelswarm-credentials "
+        "--serviceaccount=OPERATOR_NAMESPACE:modelswarm-operator"
+    )
+
+
+def _data(secret: JsonObject) -> dict[str, str]:
+    data = secret.get("data")
+    return {str(key): str(value) for key, value in data.items()} if isinstance(data, dict) else {}
+
+
+def _decode(value: str) -> bytes:
+    try:
+        return base64.b64decode(value)
+    except binascii.Error:
+        return b""
+
+
+def _value(data: dict[str, bytes], name: str, key: str) -> str:
+    value = data.get(key, b"").decode(errors="replace").strip()
+    if not value:
+        raise TaskBlocked(TaskReason.CREDENTIAL_NOT_FOUND, f"Secret {name} has no key {key}, or it is empty")
+    return value

@@ -1,0 +1,252 @@
+"""The only module that registers kopf handlers: watch events go into the store, and keys onto the queues.
+
+A handler never waits, never fails and never decides; kopf runs it for every event and for every object of every list.
+kopf does not tell which objects vanished while a watch was down (facts/kopf.md 1.5), so a list that it makes anew is
+followed by one of our own, which does (``Lists``).
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import kopf
+
+from modelswarm.api.labels import MANAGED_BY, MANAGER, MODEL_NAME, PLAYGROUND, TASK, TASKS
+from modelswarm.api.meta import JsonObject
+from modelswarm.controllers.drift import controller_of
+from modelswarm.controllers.queue import Key, WorkQueue
+from modelswarm.errors import KubeError
+from modelswarm.kube.kinds import (
+    AUTOSCALER,
+    BACKENDRUNTIME,
+    CONFIGMAP,
+    DEPLOYMENT,
+    OPENMODEL,
+    P2PTASK,
+    SERVICE,
+    Kind,
+)
+from modelswarm.kube.kinds import (
+    PLAYGROUND as PLAYGROUNDS,
+)
+from modelswarm.kube.port import KubePort
+from modelswarm.kube.store import Store
+
+logger = logging.getLogger(__name__)
+
+WATCHED = (OPENMODEL, BACKENDRUNTIME, PLAYGROUNDS, P2PTASK, DEPLOYMENT, SERVICE, AUTOSCALER, CONFIGMAP)
+CHILDREN = frozenset({DEPLOYMENT, SERVICE, AUTOSCALER, CONFIGMAP})
+"""Kinds of which only ours are watched: the label says so on both sides of the wire."""
+OURS = f"{MANAGED_BY}={MANAGER}"
+RELIST_SETTLES = 2.0
+"""Seconds after the last object of a list by kopf before our own list looks for what vanished."""
+
+Route = Callable[[JsonObject], Iterable[Key]]
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """One controller hears of one kind: ``route`` gives the keys to look at. It reads the object and the store only."""
+
+    kind: Kind
+    queue: WorkQueue
+    route: Route
+
+
+def add_indexes(store: Store) -> None:
+    """The secondary indexes that reconciles and routes ask."""
+    store.index(PLAYGROUNDS, "model", _models_of)
+    store.index(PLAYGROUNDS, "backend", lambda obj: [_backend_of(obj)])
+    store.index(P2PTASK, "owner", lambda obj: [owner.uid] if (owner := controller_of(obj)) is not None else [])
+    store.index(DEPLOYMENT, "task", lambda obj: [name for name in _annotation(obj, TASKS).split(",") if name])
+    store.index(CONFIGMAP, "task", lambda obj: _label_key(obj, TASK))
+    store.index(CONFIGMAP, "playground", lambda obj: _label_key(obj, PLAYGROUND))
+
+
+def watches(store: Store, model: WorkQueue, playground: WorkQueue, task: WorkQueue) -> list[Watch]:
+    """Who hears what. One list per controller, so that each controller's dependencies can be read off here."""
+
+    def users_of(kind: str, name: str) -> Iterable[Key]:
+        return [_key(obj) for obj in store.list(PLAYGROUNDS, index=(kind, name))]
+
+    def model_of_task(obj: JsonObject) -> Iterable[Key]:
+        owner = controller_of(obj)
+        return [Key("", owner.name)] if owner is not None and owner.kind == OPENMODEL.kind else []
+
+    def playgrounds_of_task(obj: JsonObject) -> Iterable[Key]:
+        owner = controller_of(obj)
+        if owner is not None and owner.kind == OPENMODEL.kind:
+            return users_of("model", owner.name)
+        return [Key(_namespace(obj), owner.name)] if owner is not None and owner.kind == PLAYGROUNDS.kind else []
+
+    def own_playground(obj: JsonObject) -> Iterable[Key]:
+        return [Key(_namespace(obj), name)] if (name := _label(obj, PLAYGROUND)) else []
+
+    for_model = [
+        Watch(OPENMODEL, model, lambda obj: [_key(obj)]),
+        Watch(P2PTASK, model, model_of_task),
+        Watch(PLAYGROUNDS, model, lambda obj: [Key("", name) for name in _models_of(obj)]),
+        Watch(DEPLOYMENT, model, lambda obj: [Key("", name)] if (name := _label(obj, MODEL_NAME)) else []),
+    ]
+    for_playground = [
+        Watch(PLAYGROUNDS, playground, lambda obj: [_key(obj)]),
+        Watch(OPENMODEL, playground, lambda obj: users_of("model", _name(obj))),
+        Watch(BACKENDRUNTIME, playground, lambda obj: users_of("backend", _name(obj))),
+        Watch(P2PTASK, playground, playgrounds_of_task),
+        *(Watch(kind, playground, own_playground) for kind in (DEPLOYMENT, SERVICE, AUTOSCALER)),
+        Watch(CONFIGMAP, playground, own_playground),
+    ]
+    for_task = [
+        Watch(P2PTASK, task, lambda obj: [_key(obj)]),
+        Watch(CONFIGMAP, task, lambda obj: [Key(_namespace(obj), name)] if (name := _label(obj, TASK)) else []),
+    ]
+    return [*for_model, *for_playground, *for_task]
+
+
+class Lists:
+    """Our own lists: at the start, on a schedule, and after kopf had to list a kind anew."""
+
+    def __init__(self, kube: KubePort, store: Store) -> None:
+        self._kube = kube
+        self._store = store
+        self._due: dict[Kind, asyncio.TimerHandle] = {}
+        self._running: set[asyncio.Task[None]] = set()
+        self.routes: Sequence[Watch] = ()
+
+    async def fill(self) -> None:
+        """Everything that there is, before the first reconcile: nothing may look missing only because we are young."""
+        for kind in WATCHED:
+            self._store.replace_all(kind, await self._list(kind))
+
+    async def refresh(self, kind: Kind) -> None:
+        """List the kind, and wake whoever hears of an object that appeared, changed or vanished unseen."""
+        before = {_key(obj): obj for obj in self._store.list(kind)}
+        changed = self._store.replace_all(kind, await self._list(kind))
+        for key in changed:
+            now = self._store.get(kind, key.name, key.namespace or None)
+            for obj in (before.get(Key(key.namespace, key.name)), now):
+                if obj is not None:
+                    wake(self.routes, kind, obj)
+
+    def listed(self, kind: Kind) -> None:
+        """kopf has shown an object of a list: look for vanished ones when the list is through."""
+        if (timer := self._due.pop(kind, None)) is not None:
+            timer.cancel()
+        self._due[kind] = asyncio.get_running_loop().call_later(RELIST_SETTLES, self._start, kind)
+
+    def _start(self, kind: Kind) -> None:
+        self._due.pop(kind, None)
+        task = asyncio.get_running_loop().create_task(self._refresh_quietly(kind))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def _refresh_quietly(self, kind: Kind) -> None:
+        try:
+            await self.refresh(kind)
+        except KubeError as error:
+            logger.warning("cannot list %s: %s; trying again", kind.plural, error)
+            self.listed(kind)
+
+    async def run(self, seconds: float) -> None:
+        """Everything anew, again and again: bounds what any lost event can cost."""
+        while True:
+            await asyncio.sleep(seconds)
+            for kind in WATCHED:
+                await self._refresh_quietly(kind)
+
+    async def stop(self) -> None:
+        for timer in self._due.values():
+            timer.cancel()
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+
+    async def _list(self, kind: Kind) -> list[JsonObject]:
+        return await self._kube.list(kind, label_selector=OURS if kind in CHILDREN else None)
+
+
+def wake(routes: Sequence[Watch], kind: Kind, obj: JsonObject) -> None:
+    for watch in routes:
+        if watch.kind == kind:
+            for key in watch.route(obj):
+                watch.queue.add(key)
+
+
+def register(registry: kopf.OperatorRegistry, store: Store, lists: Lists, routes: Sequence[Watch]) -> None:
+    """Register the handlers: one for each kind and controller."""
+    lists.routes = routes
+    for number, watch in enumerate(routes):
+        _register_one(registry, store, lists, watch, f"{watch.queue.name}-{watch.kind.plural}-{number}")
+
+
+def _register_one(registry: kopf.OperatorRegistry, store: Store, lists: Lists, watch: Watch, name: str) -> None:
+    kind, labels = watch.kind, {MANAGED_BY: MANAGER} if watch.kind in CHILDREN else None
+
+    async def handle(event: kopf.RawEvent, **_: object) -> None:
+        obj: JsonObject = dict(event["object"])
+        if event["type"] == "DELETED":
+            store.remove(kind, obj)
+        else:
+            store.put(kind, obj)
+            if event["type"] is None:
+                lists.listed(kind)
+        for key in watch.route(obj):
+            watch.queue.add(key)
+
+    kopf.on.event(kind.group, kind.version, kind.plural, id=name, registry=registry, labels=labels)(handle)
+
+
+def server_side_selectors(settings: kopf.OperatorSettings) -> None:
+    """Let the API server leave out other people's Deployments, Services, autoscalers and ConfigMaps."""
+    for kind in CHILDREN:
+        settings.watching.label_selectors[kind.group, kind.version, kind.plural] = OURS
+
+
+def _metadata(obj: JsonObject) -> JsonObject:
+    metadata = obj.get("metadata")
+    return metadata if isinstance(metadata, dict) else {}
+
+
+def _name(obj: JsonObject) -> str:
+    return str(_metadata(obj).get("name", ""))
+
+
+def _namespace(obj: JsonObject) -> str:
+    return str(_metadata(obj).get("namespace", ""))
+
+
+def _key(obj: JsonObject) -> Key:
+    return Key(_namespace(obj), _name(obj))
+
+
+def _label(obj: JsonObject, label: str) -> str:
+    labels = _metadata(obj).get("labels")
+    return str(labels.get(label, "")) if isinstance(labels, dict) else ""
+
+
+def _label_key(obj: JsonObject, label: str) -> Iterable[str]:
+    return [f"{_namespace(obj)}/{name}"] if (name := _label(obj, label)) else []
+
+
+def _annotation(obj: JsonObject, annotation: str) -> str:
+    annotations = _metadata(obj).get("annotations")
+    return str(annotations.get(annotation, "")) if isinstance(annotations, dict) else ""
+
+
+def _models_of(obj: JsonObject) -> list[str]:
+    """All models that a Playground names, main and draft."""
+    spec = obj.get("spec")
+    if not isinstance(spec, dict):
+        return []
+    claim, claims = spec.get("modelClaim"), spec.get("modelClaims")
+    names = [claim.get("modelName")] if isinstance(claim, dict) else []
+    models = claims.get("models") if isinstance(claims, dict) else None
+    names += [ref.get("name") for ref in (models if isinstance(models, list) else []) if isinstance(ref, dict)]
+    return [str(name) for name in dict.fromkeys(names) if name]
+
+
+def _backend_of(obj: JsonObject) -> str:
+    spec = obj.get("spec")
+    config = spec.get("backendRuntimeConfig") if isinstance(spec, dict) else None
+    return str(config.get("backendName") or "vllm") if isinstance(config, dict) else "vllm"

@@ -1,0 +1,192 @@
+"""The pod: the engine's container, a loader per model that has to be loaded, and where the models lie."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from modelswarm.api import labels
+from modelswarm.api.backendruntime import BackendRuntimeSpec
+from modelswarm.api.meta import JsonObject
+from modelswarm.content.manifest import SHARD_KEY
+from modelswarm.content.source import HostSource, HubSource, StoreSource, is_distributable
+from modelswarm.errors import RenderError, RenderReason
+from modelswarm.workload.choice import ServedModel
+from modelswarm.workload.environment import MANIFEST_DIRECTORY, loader_envs, with_credentials
+from modelswarm.workload.resources import Resources
+
+GRACE_SECONDS = 130
+SHARED_MEMORY_VOLUME = "dshm"
+MANIFEST_VOLUME = "model-manifest"
+
+
+@dataclass(frozen=True, slots=True)
+class PinnedModel:
+    """What resolution found for one model of the Playground.
+
+    ``revision`` is the commit (hub sources); ``manifests`` are the ConfigMaps in the Playground's namespace that hold
+    the list of files, in shards. Either may be missing: the loader then resolves by itself.
+    """
+
+    revision: str | None
+    manifests: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """The engine's container, with everything decided."""
+
+    image: str
+    arguments: Sequence[str]
+    envs: Sequence[JsonObject]
+    resources: Resources
+    shared_memory: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Storage:
+    """Volumes of the pod and their mounts in the engine's container."""
+
+    volumes: tuple[JsonObject, ...]
+    mounts: tuple[JsonObject, ...]
+
+
+def pod_spec(
+    runtime: BackendRuntimeSpec,
+    engine: Engine,
+    models: Sequence[ServedModel],
+    pinned: Sequence[PinnedModel | None],
+    *,
+    skip_loader: bool,
+    loader_image: str,
+    scheduler_name: str | None,
+) -> JsonObject:
+    """The pod's spec. The shared memory volume comes first (llmaz's tests look for it there)."""
+    storage = _storage(models, engine.shared_memory, skip_loader=skip_loader)
+    loaders: list[JsonObject] = []
+    manifests: list[JsonObject] = []
+    for index, (model, pin) in enumerate(zip(models, pinned, strict=True)):
+        if skip_loader or not isinstance(model.source, HubSource | StoreSource):
+            continue
+        loaders.append(_loader(index, model.source, pin, engine.envs, loader_image))
+        if pin is not None and pin.manifests:
+            manifests.append(_manifest_volume(index, pin.manifests))
+    spec: JsonObject = {}
+    if scheduler_name:
+        spec["schedulerName"] = scheduler_name
+    spec["terminationGracePeriodSeconds"] = GRACE_SECONDS
+    if loaders:
+        spec["initContainers"] = [*loaders]
+    spec["containers"] = [_runner(runtime, engine, models, storage.mounts, skip_loader=skip_loader)]
+    if storage.volumes or manifests:
+        spec["volumes"] = [*storage.volumes, *manifests]
+    return spec
+
+
+def needs_loader(models: Sequence[ServedModel], *, skip_loader: bool) -> bool:
+    """Whether the pod has an init container that loads a model."""
+    return not skip_loader and any(is_distributable(model.source) for model in models)
+
+
+def _runner(
+    runtime: BackendRuntimeSpec,
+    engine: Engine,
+    models: Sequence[ServedModel],
+    mounts: Sequence[JsonObject],
+    *,
+    skip_loader: bool,
+) -> JsonObject:
+    envs = tuple(engine.envs)
+    if skip_loader:
+        for model in models:
+            envs = with_credentials(envs, model.source)
+    container: JsonObject = {"name": labels.RUNNER_CONTAINER, "image": engine.image}
+    if runtime.command:
+        container["command"] = [*runtime.command]
+    if engine.arguments:
+        container["args"] = [*engine.arguments]
+    container["ports"] = [{"name": "http", "protocol": "TCP", "containerPort": labels.SERVING_PORT}]
+    if envs:
+        container["env"] = [*envs]
+    if resources := engine.resources.to_json():
+        container["resources"] = resources
+    hooks = {
+        "lifecycle": runtime.lifecycle,
+        "startupProbe": runtime.startup_probe,
+        "livenessProbe": runtime.liveness_probe,
+        "readinessProbe": runtime.readiness_probe,
+    }
+    container.update({name: hook for name, hook in hooks.items() if hook is not None})
+    if mounts:
+        container["volumeMounts"] = [*mounts]
+    return container
+
+
+def _loader(
+    index: int,
+    source: HubSource | StoreSource,
+    pin: PinnedModel | None,
+    runner_envs: Sequence[JsonObject],
+    image: str,
+) -> JsonObject:
+    """No command: the image's entry point is the loader, ours or llmaz's."""
+    manifest = pin is not None and bool(pin.manifests)
+    envs = loader_envs(source, runner_envs, revision=pin.revision if pin is not None else None, manifest=manifest)
+    mounts: list[JsonObject] = [{"name": labels.MODEL_VOLUME, "mountPath": labels.MODEL_PATH}]
+    if manifest:
+        mounts.append({"name": _numbered(MANIFEST_VOLUME, index), "mountPath": MANIFEST_DIRECTORY, "readOnly": True})
+    return {
+        "name": _numbered(labels.LOADER_CONTAINER, index),
+        "image": image,
+        "env": [*envs],
+        "volumeMounts": [*mounts],
+    }
+
+
+def _storage(models: Sequence[ServedModel], shared_memory: str | None, *, skip_loader: bool) -> _Storage:
+    """Where the engine finds its models: one scratch volume that all loaders fill, and directories of the host.
+
+    The scratch volume is ``model-volume``, and so is the first host directory where nothing has to be loaded; further
+    ones are numbered, so that a Playground with models of both kinds has volumes with different names.
+    """
+    volumes: list[JsonObject] = []
+    mounts: list[JsonObject] = []
+    if shared_memory is not None:
+        volumes.append({"name": SHARED_MEMORY_VOLUME, "emptyDir": {"medium": "Memory", "sizeLimit": shared_memory}})
+        mounts.append({"name": SHARED_MEMORY_VOLUME, "mountPath": "/dev/shm"})
+    scratch = not skip_loader and any(not isinstance(model.source, HostSource) for model in models)
+    if scratch:
+        volumes.append({"name": labels.MODEL_VOLUME, "emptyDir": {}})
+        mounts.append({"name": labels.MODEL_VOLUME, "mountPath": labels.MODEL_PATH, "readOnly": True})
+    paths = dict.fromkeys(model.source.path for model in models if isinstance(model.source, HostSource))
+    for index, path in enumerate(paths, start=1 if scratch else 0):
+        if scratch and f"{path.rstrip('/')}/".startswith(labels.MODEL_PATH):
+            raise RenderError(
+                RenderReason.UNSUPPORTED_SOURCE,
+                f"the source host://{path} lies in {labels.MODEL_PATH}, where the Playground's other model is loaded",
+            )
+        name = _numbered(labels.MODEL_VOLUME, index)
+        volumes.append({"name": name, "hostPath": {"path": path}})
+        mounts.append({"name": name, "mountPath": path, "readOnly": True})
+    return _Storage(tuple(volumes), tuple(mounts))
+
+
+def _manifest_volume(index: int, manifests: Sequence[str]) -> JsonObject:
+    """The list of files, one file per shard. Optional: without it the loader resolves by itself."""
+    return {
+        "name": _numbered(MANIFEST_VOLUME, index),
+        "projected": {
+            "sources": [
+                {
+                    "configMap": {
+                        "name": name,
+                        "optional": True,
+                        "items": [{"key": SHARD_KEY, "path": f"manifest-{shard}.json.gz"}],
+                    }
+                }
+                for shard, name in enumerate(manifests)
+            ]
+        },
+    }
+
+
+def _numbered(name: str, index: int) -> str:
+    return f"{name}-{index}" if index else name

@@ -1,0 +1,131 @@
+"""Which P2PTasks belong to an OpenModel and to a Playground: their names and their content."""
+
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+from modelswarm.api import labels
+from modelswarm.api.meta import JsonObject
+from modelswarm.api.openmodel import OpenModel
+from modelswarm.api.p2ptask import P2PTask
+from modelswarm.api.playground import Playground
+from modelswarm.content.source import identity, is_distributable, parse_source, slug
+from modelswarm.workload.choice import skips_loader
+from modelswarm.workload.fingerprint import written_source
+
+DEFAULT_COPIES = 2
+_NAME_LENGTH = 63
+_DIGEST_LENGTH = 8
+
+
+def model_task_name(model: OpenModel) -> str:
+    """``model-<word>-<hash>``; the hash is over what is distributed and for whom.
+
+    A task has one controller, so two OpenModels with the same source have two tasks (the engine still fetches the bytes
+    once). Another source is another name: a changed OpenModel gets a new task beside the old one.
+    Raises ``InvalidReference`` for a source that cannot be read.
+    """
+    source = parse_source(model.spec.source)
+    return _name("model", slug(source), identity(source), model.metadata.name)
+
+
+def image_task_name(playground: Playground, image: str) -> str:
+    """``image-<word>-<hash>``; one task per Playground and image."""
+    return _name("image", image.rpartition("/")[2], normalized_image(image), playground.metadata.name)
+
+
+def model_task(
+    model: OpenModel,
+    *,
+    namespace: str,
+    credentials_secret: str | None = None,
+    placement_copies: int | Literal["All"] = DEFAULT_COPIES,
+) -> JsonObject | None:
+    """The task that distributes the model; None when there is nothing to distribute (``ollama://``, ``host://``).
+
+    Raises ``InvalidReference`` for a source that cannot be read.
+    """
+    if not is_distributable(parse_source(model.spec.source)):
+        return None
+    placement: JsonObject = {"copies": placement_copies, "minReady": 1}
+    if selector := common_node_selector(model):
+        placement = {"nodeSelector": {**selector}, **placement}
+    spec: JsonObject = {"model": {"source": written_source(model.spec.source)}, "placement": placement}
+    if credentials_secret is not None:
+        spec["credentialsSecretRef"] = {"name": credentials_secret}
+    owned = {labels.MODEL_NAME: model.metadata.name}
+    return _task(model_task_name(model), namespace, owned, model.owner_reference(), spec)
+
+
+def image_task(
+    playground: Playground, image: str, *, platforms: Sequence[str] = (), pull_secrets: Sequence[str] = ()
+) -> JsonObject:
+    """The task that brings an image near the Playground's nodes. ``pull_secrets`` are names in its namespace."""
+    target: JsonObject = {"reference": image}
+    if platforms:
+        target["platforms"] = [*platforms]
+    if pull_secrets:
+        target["pullSecrets"] = [{"name": name} for name in pull_secrets]
+    owned = {labels.PLAYGROUND: playground.metadata.name}
+    name = image_task_name(playground, image)
+    return _task(name, playground.metadata.namespace, owned, playground.owner_reference(), {"image": target})
+
+
+def wanted_copies(model_name: str, playgrounds: Iterable[Playground]) -> int:
+    """On how many nodes a model should lie: two, or as many as the largest Playground that loads it may have pods."""
+    wanted = [DEFAULT_COPIES]
+    for playground in playgrounds:
+        loads = not skips_loader(playground)
+        if loads and any(ref.name == model_name for ref in playground.model_refs):
+            elastic = playground.spec.elastic_config
+            wanted.append(max(playground.spec.replicas, elastic.max_replicas if elastic is not None else 0))
+    return max(wanted)
+
+
+def common_node_selector(model: OpenModel) -> dict[str, str]:
+    """The labels that the node selectors of all flavors agree on.
+
+    A model belongs on the nodes of *any* flavor, and one node selector cannot say "these or those"; the pairs that all
+    flavors share are the narrowest selector that still leaves none of them out.
+    """
+    selectors = [flavor.node_selector or {} for flavor in model.flavors]
+    if not selectors:
+        return {}
+    first, *others = selectors
+    return {key: value for key, value in sorted(first.items()) if all(other.get(key) == value for other in others)}
+
+
+def normalized_image(image: str) -> str:
+    """The reference with registry and tag spelled out (docker.io's rules), so that two spellings are one image."""
+    name, at, digest = image.partition("@")
+    path, _, tag = name.rpartition(":") if ":" in name.rpartition("/")[2] else (name, "", "")
+    registry, slash, repository = path.partition("/")
+    if not slash or not ("." in registry or ":" in registry or registry == "localhost"):
+        registry, repository = "docker.io", path
+    if registry in ("docker.io", "index.docker.io"):
+        registry, repository = "docker.io", repository if "/" in repository else f"library/{repository}"
+    suffix = f"@{digest}" if at else f":{tag or 'latest'}"
+    return f"{registry}/{repository}{suffix}"
+
+
+def _task(name: str, namespace: str, owned: dict[str, str], owner: JsonObject, spec: JsonObject) -> JsonObject:
+    return {
+        "apiVersion": P2PTask.api_version_of_kind(),
+        "kind": P2PTask.KIND,
+        "metadata": {
+            "name": name,
+            "namespace": namespace,
+            "labels": {labels.MANAGED_BY: labels.MANAGER, **owned},
+            "ownerReferences": [owner],
+        },
+        "spec": spec,
+    }
+
+
+def _name(prefix: str, word: str, *identities: str) -> str:
+    """A DNS label: prefix, as much of the word as fits, and 8 hex digits over the identities."""
+    digest = hashlib.sha256("\n".join(identities).encode()).hexdigest()[:_DIGEST_LENGTH]
+    room = _NAME_LENGTH - len(prefix) - _DIGEST_LENGTH - 2
+    readable = re.sub(r"[^a-z0-9]+", "-", word.lower())[:room].strip("-")
+    return f"{prefix}-{readable}-{digest}" if readable else f"{prefix}-{digest}"
