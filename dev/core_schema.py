@@ -88,7 +88,7 @@ def _kept(schema: JsonObject) -> JsonObject:
 
 
 def first_sentence(text: str) -> str:
-    """Up to the first full stop that ends a sentence (not the one in ``i.e.`` or in a name such as ``spec.nodeName``)."""
+    """Up to the full stop that ends the first sentence (not the one in ``i.e.`` or in ``spec.nodeName``)."""
     line = " ".join(text.partition("\n\n")[0].split())
     match = re.search(r"(?<!\bi\.e)(?<!\be\.g)(?<!\betc)\.(?=\s+[A-Z(\"`]|$)", line)
     return line[: match.end()] if match else line

@@ -99,7 +99,7 @@ class SourceUnavailable(ContentError):
 
 
 class TaskBlocked(ModelswarmError):
-    """A P2PTask that cannot go on until a person acts, for a reason that is not its source's: a Secret, a name clash."""
+    """A P2PTask that waits for a person, for a reason that is not its source's: a Secret, a name clash."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)

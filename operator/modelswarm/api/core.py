@@ -7,6 +7,7 @@ carry in the CRD, so that a wrongly typed probe is refused at apply, by the API 
 from dataclasses import dataclass
 from typing import Annotated
 
+from modelswarm.api.markers import Bounds
 from modelswarm.api.meta import JsonObject
 
 
@@ -23,4 +24,5 @@ Lifecycle = Annotated[JsonObject, CoreSchema("io.k8s.api.core.v1.Lifecycle")]
 MetricSpec = Annotated[JsonObject, CoreSchema("io.k8s.api.autoscaling.v2.MetricSpec")]
 HPABehavior = Annotated[JsonObject, CoreSchema("io.k8s.api.autoscaling.v2.HorizontalPodAutoscalerBehavior")]
 Quantity = Annotated[str | int, CoreSchema("io.k8s.apimachinery.pkg.api.resource.Quantity")]
-ResourceList = dict[str, Quantity]
+ResourceList = dict[str, Annotated[Quantity, Bounds(max_length=64)]]
+"""Amounts by resource name. The bound is what comparing two amounts in CEL costs."""

@@ -92,7 +92,7 @@ def fields_of(model: type[ApiModel]) -> Iterator[ApiField]:
             element=element,
             required=info.is_required() or bool(element.marked(Required)),
             default=_default(info),
-            description=plain(info.description or (_doc(element.shape.model) if isinstance(element.shape, Struct) else "")),
+            description=plain(info.description) if info.description else _type_description(element.shape),
         )
 
 
@@ -115,13 +115,13 @@ def plain(text: str) -> str:
     return " ".join(text.replace("``", "'").split())
 
 
-def _doc(model: type[ApiModel]) -> str:
-    return model.__dict__.get("__doc__") or ""
+def _type_description(shape: Shape) -> str:
+    return describe(shape.model) if isinstance(shape, Struct) else ""
 
 
 def describe(model: type[ApiModel]) -> str:
-    """A model's own docstring."""
-    return plain(_doc(model))
+    """A model's own docstring, not one that it inherits."""
+    return plain(model.__dict__.get("__doc__") or "")
 
 
 def _flatten(marker: object) -> tuple[object, ...]:

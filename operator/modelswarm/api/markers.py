@@ -64,8 +64,8 @@ class Scale:
 
 
 Int32 = Annotated[int, Format("int32")]
-ObjectName = Annotated[str, Bounds(max_length=253)]
-"""The name of an object of Kubernetes."""
+ModelName = Annotated[str, Bounds(max_length=63)]
+"""The name of an OpenModel, which is the value of a label too."""
 ShortText = Annotated[str, Bounds(max_length=256)]
 """A word or a file name."""
 Patterns = tuple[Annotated[str, Bounds(max_length=256)], ...]

@@ -6,6 +6,9 @@ from typing import Annotated, ClassVar
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, PlainSerializer
 from pydantic.alias_generators import to_camel
 
+from modelswarm.api.markers import Column, Scale
+from modelswarm.api.rules import Rule
+
 JsonObject = dict[str, JsonValue]
 """A Kubernetes object or a part of one, as the API server speaks it."""
 
@@ -22,10 +25,20 @@ Time = Annotated[datetime, PlainSerializer(format_time, return_type=str)]
 class ApiModel(BaseModel):
     """Base of everything that users write: camelCase outside, snake_case inside, immutable.
 
-    Unknown fields are dropped, as the API server's structural schemas drop them.
+    Unknown fields are dropped, as the API server's structural schemas drop them. Docstrings of models and fields are
+    what ``kubectl explain`` shows.
     """
 
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore")
+    RULES: ClassVar[tuple[Rule, ...]] = ()
+    """Admission rules of the API server; not checked here."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        populate_by_name=True,
+        frozen=True,
+        extra="ignore",
+        use_attribute_docstrings=True,
+    )
 
     def to_json(self) -> JsonObject:
         """The object as the API server speaks it, without fields that are not set."""
@@ -67,6 +80,12 @@ class Resource(ApiModel):
     KIND: ClassVar[str]
     PLURAL: ClassVar[str]
     NAMESPACED: ClassVar[bool]
+    SHORT_NAMES: ClassVar[tuple[str, ...]] = ()
+    CATEGORIES: ClassVar[tuple[str, ...]] = ("llmaz",)
+    COLUMNS: ClassVar[tuple[Column, ...]] = ()
+    SCALE: ClassVar[Scale | None] = None
+    SELECTABLE: ClassVar[tuple[str, ...]] = ()
+    """Paths that ``kubectl get --field-selector`` understands."""
 
     metadata: ObjectMeta = ObjectMeta()
 
@@ -90,3 +109,4 @@ class SecretKeyReference(ApiModel):
     """Names a Secret in the same namespace."""
 
     name: str = Field(min_length=1, max_length=253)
+    """Name of the Secret."""

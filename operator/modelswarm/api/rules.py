@@ -24,15 +24,24 @@ class Rule:
 NAME_IS_LABEL = Rule(
     rule="self.metadata.name.size() <= 63 && self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",
     message="metadata.name must be a DNS-1123 label: at most 63 lower case letters, digits and '-', no dots",
-    path=None,
+    path=".metadata.name",
 )
 """On kinds whose name becomes the value of a label."""
 
 NAME_FITS_LABEL = Rule(
     rule="self.metadata.name.size() <= 63",
     message="metadata.name must have at most 63 characters: it becomes the value of a label",
+    path=".metadata.name",
 )
 """Ours, for P2PTask."""
+
+FAMILY_NAME = (
+    # llmaz's webhook puts the family name on a label, and the API server then refuses one that does not fit.
+    Rule(
+        rule="self.size() <= 63 && self.matches('^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$')",
+        message="familyName must be the value of a label: at most 63 letters, digits, '-', '_' and '.'",
+    ),
+)
 
 SOURCE = (
     Rule(
@@ -158,8 +167,8 @@ RESOURCES = (
 
 ELASTIC = (
     Rule(
-        rule="self.minReplicas != 0",
-        message="minReplicas couldn't be 0",
+        rule="self.minReplicas >= 1",
+        message="minReplicas couldn't be 0: at least 1",
         path=".minReplicas",
         reason="FieldValueForbidden",
     ),
@@ -182,17 +191,13 @@ TASK = (
         message="set exactly one of model and image",
     ),
     Rule(
-        rule=(
-            "has(self.model) == has(oldSelf.model) && (!has(self.model) || self.model == oldSelf.model)"
-        ),
+        rule=("has(self.model) == has(oldSelf.model) && (!has(self.model) || self.model == oldSelf.model)"),
         message="model is immutable: create another P2PTask",
         path=".model",
         reason="FieldValueForbidden",
     ),
     Rule(
-        rule=(
-            "has(self.image) == has(oldSelf.image) && (!has(self.image) || self.image == oldSelf.image)"
-        ),
+        rule=("has(self.image) == has(oldSelf.image) && (!has(self.image) || self.image == oldSelf.image)"),
         message="image is immutable: create another P2PTask",
         path=".image",
         reason="FieldValueForbidden",

@@ -79,7 +79,8 @@ def root_schema(kind: type[Resource]) -> JsonObject:
     properties: JsonObject = {
         "apiVersion": {"type": "string"},
         "kind": {"type": "string"},
-        "metadata": {"type": "object"},
+        # Named so that a rule about it can point there; the API server knows the rest of metadata by itself.
+        "metadata": {"type": "object", "properties": {"name": {"type": "string"}}},
     }
     for name in ("spec", "status"):
         properties[name] = {
@@ -163,7 +164,7 @@ def _object(model: type[ApiModel], *, defaults: bool) -> JsonObject:
     properties: JsonObject = {}
     for field in fields:
         described: JsonObject = {"description": field.description} if field.description else {}
-        properties[field.name] = {**schema_of(field.element, defaults=defaults), **described}
+        properties[field.name] = described | schema_of(field.element, defaults=defaults) | described
         if defaults and field.default is not None and not field.required:
             properties[field.name]["default"] = field.default  # type: ignore[index,call-overload]
     schema["properties"] = properties

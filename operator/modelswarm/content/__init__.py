@@ -1,1 +1,4 @@
-"""What is distributed: sources, hubs, object stores, image references, the manifest. Imports ``api`` and ``errors`` only."""
+"""What is distributed: sources, hubs, object stores, image references, the manifest.
+
+Imports ``api`` and ``errors`` only.
+"""

@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from modelswarm.api.labels import MODEL_PATH
-from modelswarm.api.openmodel import HubName, ModelSource
+from modelswarm.api.openmodel import HubName, ModelHub, ModelSource
 from modelswarm.errors import InvalidReference
 
-_MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
+_MODEL_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9_][A-Za-z0-9._-]{0,95})?")
+_BAD_REVISION = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|\.lock$|\.$")
+"""What git does not allow in the name of a reference (git-check-ref-format)."""
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,221}")
+_ENDPOINT = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?")
 
 
 class Provider(StrEnum):
@@ -71,24 +75,35 @@ def parse_source(source: ModelSource) -> Source:
     Raises ``InvalidReference`` with a message that says what is wrong and what it should be.
     """
     if source.model_hub is not None:
-        hub = source.model_hub
-        if not hub.model_id or not _MODEL_ID.fullmatch(hub.model_id) or ".." in hub.model_id:
-            raise InvalidReference(
-                f"modelHub.modelID {hub.model_id or ''!r} is not a model id; write it as ORGANISATION/NAME"
-            )
-        if hub.filename is not None and (hub.allow_patterns is not None or hub.ignore_patterns is not None):
-            raise InvalidReference("modelHub.filename cannot be combined with allowPatterns or ignorePatterns")
-        return HubSource(
-            hub=hub.name,
-            model_id=hub.model_id,
-            revision=hub.revision or "main",
-            filename=hub.filename or None,
-            allow_patterns=hub.allow_patterns,
-            ignore_patterns=hub.ignore_patterns,
-        )
+        return _parse_hub(source.model_hub)
     if source.uri is None:
         raise InvalidReference("source names neither modelHub nor uri")
     return parse_uri(source.uri)
+
+
+def _parse_hub(hub: ModelHub) -> HubSource:
+    if not hub.model_id or not _MODEL_ID.fullmatch(hub.model_id) or ".." in hub.model_id:
+        raise InvalidReference(
+            f"modelHub.modelID {hub.model_id or ''!r} is not a model id; write it as ORGANISATION/NAME"
+        )
+    filename, revision = hub.filename or None, hub.revision or "main"
+    if hub.name is HubName.MODELSCOPE and "/" not in hub.model_id:
+        raise InvalidReference(f"modelHub.modelID {hub.model_id!r} has no organisation, which ModelScope needs")
+    if filename is not None:
+        if hub.name is not HubName.HUGGINGFACE:
+            raise InvalidReference("modelHub.filename can only be set for Huggingface; use allowPatterns")
+        if hub.allow_patterns is not None or hub.ignore_patterns is not None:
+            raise InvalidReference("modelHub.filename cannot be combined with allowPatterns or ignorePatterns")
+        if not is_inside(filename.removesuffix("/")):
+            raise InvalidReference(f"modelHub.filename {filename!r} is not a path inside the repository")
+    if _BAD_REVISION.search(revision) or any(part.startswith(".") or not part for part in revision.split("/")):
+        raise InvalidReference(f"modelHub.revision {revision!r} is not the name of a branch, a tag or a commit")
+    return HubSource(hub.name, hub.model_id, revision, filename, hub.allow_patterns, hub.ignore_patterns)
+
+
+def is_inside(path: str) -> bool:
+    """Whether a relative path with ``/`` names something below the directory that it is put into."""
+    return "\0" not in path and "\\" not in path and all(part not in ("", ".", "..") for part in path.split("/"))
 
 
 def parse_uri(uri: str) -> Source:
@@ -116,6 +131,10 @@ def parse_uri(uri: str) -> Source:
         raise InvalidReference(f"the URI {uri!r} has no bucket or no path; write it as {_FORMS[provider]}")
     if provider is Provider.OSS and (not dot or not endpoint):
         raise InvalidReference(f"the URI {uri!r} has no endpoint; write it as {_FORMS[provider]}")
+    if not _BUCKET.fullmatch(bucket) or (endpoint and not _ENDPOINT.fullmatch(endpoint)) or not is_inside(path):
+        raise InvalidReference(
+            f"the URI {uri!r} has characters that no bucket, endpoint or path has; write it as {_FORMS[provider]}"
+        )
     return StoreSource(provider, bucket, path, endpoint or None)
 
 
@@ -179,9 +198,14 @@ def layout(source: Source) -> Layout:
 
 
 def is_single_object(source: StoreSource) -> bool:
-    """Whether the path names one object rather than a prefix.
+    """Whether the source names one object rather than everything under a prefix."""
+    return names_single_object(source.path)
+
+
+def names_single_object(path: str) -> bool:
+    """Whether a path in a bucket is one object: its last segment ends in ``.gguf``.
 
     llmaz's loader takes any last segment with a dot for a file, which breaks ``Qwen2.5-7B``; its controller looks for
     ``.gguf``. The controller's rule is the one that works for both.
     """
-    return source.path.lower().endswith(".gguf")
+    return path.lower().endswith(".gguf")

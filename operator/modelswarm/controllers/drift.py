@@ -5,6 +5,7 @@ from enum import StrEnum
 
 from modelswarm.api.meta import JsonObject, Resource
 from modelswarm.errors import RenderError
+from modelswarm.kube.objects import metadata
 from modelswarm.workload.quantity import parse_quantity
 
 JsonValue = object
@@ -54,10 +55,8 @@ class ControllerOf:
 
 def controller_of(obj: JsonObject) -> ControllerOf | None:
     """The object's controller, if it has one."""
-    metadata = obj.get("metadata")
-    references = metadata.get("ownerReferences") if isinstance(metadata, dict) else None
-    for reference in references if isinstance(references, list) else []:
-        if isinstance(reference, dict) and reference.get("controller"):
+    for reference in metadata(obj).get("ownerReferences") or []:
+        if reference.get("controller"):
             return ControllerOf(str(reference.get("kind")), str(reference.get("name")), str(reference.get("uid")))
     return None
 

@@ -15,6 +15,7 @@ from modelswarm.api.labels import MODEL_FAMILY
 from modelswarm.api.meta import JsonObject
 from modelswarm.api.openmodel import OpenModel, OpenModelStatus
 from modelswarm.api.p2ptask import P2PTask, Phase
+from modelswarm.api.playground import Playground
 from modelswarm.content.source import is_distributable, parse_source
 from modelswarm.controllers.drift import Ownership, is_applied, ownership
 from modelswarm.controllers.queue import Key
@@ -22,8 +23,9 @@ from modelswarm.controllers.runner import Result
 from modelswarm.controllers.secrets import secret_for
 from modelswarm.controllers.world import World
 from modelswarm.errors import InvalidReference, KubeError, NotFound
-from modelswarm.kube.kinds import DEPLOYMENT, P2PTASK, SECRET
-from modelswarm.workload.tasks import model_task
+from modelswarm.kube.kinds import DEPLOYMENT, P2PTASK, PLAYGROUND, SECRET
+from modelswarm.kube.objects import key_of
+from modelswarm.workload.tasks import model_task, wanted_copies
 
 SECRET_CACHE_SECONDS = 15.0
 
@@ -51,18 +53,24 @@ class ModelController:
             model,
             namespace=self._world.settings.namespace,
             credentials_secret=await self._present_secret(secret_for(source)),
-            placement_copies=self._world.settings.placement_copies,
+            placement_copies=self._wanted_copies(model),
         )
         assert desired is not None
         task = await self._ensure(model, desired)
-        await self._collect(model, keep=_name(desired))
+        await self._collect(model, keep=key_of(desired).name)
         if task is not None:
             await self._mirror(model, task)
         return Result()
 
+    def _wanted_copies(self, model: OpenModel) -> int:
+        """As many as the largest Playground that loads the model may have pods, and at least the setting."""
+        users = self._world.store.list(PLAYGROUND, index=("model", model.metadata.name))
+        wanted = wanted_copies(model.metadata.name, (Playground.model_validate(obj) for obj in users))
+        return max(wanted, self._world.settings.placement_copies)
+
     async def _ensure(self, model: OpenModel, desired: JsonObject) -> P2PTask | None:
         """Make the task what it should be; None while a predecessor's task of the same name is on its way out."""
-        name, namespace = _name(desired), self._world.settings.namespace
+        name, namespace = key_of(desired).name, self._world.settings.namespace
         live = self._world.store.get(P2PTASK, name, namespace)
         if live is not None:
             match ownership(live, model):
@@ -169,9 +177,3 @@ def _waiting_message(task: P2PTask) -> str:
     elif status.phase is not Phase.PENDING:
         parts.append(status.phase)
     return ": ".join(parts)
-
-
-def _name(obj: JsonObject) -> str:
-    metadata = obj["metadata"]
-    assert isinstance(metadata, dict)
-    return str(metadata["name"])

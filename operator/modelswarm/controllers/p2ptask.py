@@ -2,7 +2,8 @@
 
 import contextlib
 import random
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 from modelswarm.api.conditions import TaskReason
 from modelswarm.api.labels import FINALIZER
@@ -32,8 +33,13 @@ class TaskController:
         self._pinner = pinner
         self._jobs = jobs
         self._image_checks: dict[Key, float] = {}
+        self._phases: dict[Key, tuple[str, str]] = {}
         settings = world.settings
         self._policy = Policy(settings.stall_seconds, settings.fallback_after_seconds, settings.retry_seconds)
+
+    def phases(self) -> Mapping[tuple[str, str], int]:
+        """How many tasks there are by phase and engine. May be asked from another thread (metrics)."""
+        return Counter(list(self._phases.values()))
 
     async def reconcile(self, key: Key) -> Result:
         task = self._world.task(key.namespace, key.name)
@@ -48,6 +54,7 @@ class TaskController:
             return Result()
         facts = await self._observe(key, task)
         decision = advance(task, facts, self._policy, self._world.clock())
+        self._phases[key] = (decision.status.phase, facts.engine)
         if not decision.hold:
             await self._world.write_status(task, decision.status)
         if facts.pin is not None or facts.failure is not None:
@@ -117,7 +124,7 @@ class TaskController:
         try:
             source = parse_source(task.spec.model.source) if task.spec.model is not None else None
             needs_secret = source is not None and backend.name is not Engine.DIRECT
-            credentials = await read_credentials(self._world.kube, task, source) if needs_secret and source else None
+            credentials = await read_credentials(self._world, task, source) if needs_secret and source else None
             observation = await backend.ensure(task, lambda: self._pinner.manifest(task), credentials)
         except (EngineError, TaskBlocked) as error:
             return Observation(EngineState.UNREACHABLE, error.reason, error.message)
@@ -187,6 +194,7 @@ class TaskController:
     def _forget(self, key: Key) -> None:
         self._jobs.forget(key)
         self._image_checks.pop(key, None)
+        self._phases.pop(key, None)
 
 
 GIVE_UP_RELEASE = 60.0

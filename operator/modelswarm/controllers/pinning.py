@@ -24,6 +24,7 @@ from modelswarm.controllers.secrets import read_credentials, read_registry_auths
 from modelswarm.controllers.world import World
 from modelswarm.errors import Conflict, ContentError, InvalidReference, KubeError, SourceUnavailable, TaskBlocked
 from modelswarm.kube.kinds import CONFIGMAP
+from modelswarm.kube.objects import key_of, metadata
 
 logger = logging.getLogger(__name__)
 
@@ -169,13 +170,13 @@ class Pinner:
         """The digest that the task's tag points at now. Raises ``ContentError``, ``TaskBlocked``, ``KubeError``."""
         image = task.spec.image
         assert image is not None
-        auths = await read_registry_auths(self.world.kube, task)
+        auths = await read_registry_auths(self.world, task)
         return str((await self.resolver.resolve_image(image.reference, image.platforms, auths)).revision)
 
     async def _pin_image(self, task: P2PTask) -> Pin:
         image = task.spec.image
         assert image is not None
-        auths = await read_registry_auths(self.world.kube, task)
+        auths = await read_registry_auths(self.world, task)
         manifest = await self.resolver.resolve_image(image.reference, image.platforms, auths)
         return Pin(
             Resolved(
@@ -191,7 +192,7 @@ class Pinner:
         model = task.spec.model
         assert model is not None
         source = parse_source(model.source)
-        credentials = await read_credentials(self.world.kube, task, source)
+        credentials = await read_credentials(self.world, task, source)
         pinned = task.status.resolved
         if isinstance(source, HubSource) and pinned is not None and pinned.revision is not None:
             source = HubSource(
@@ -210,7 +211,7 @@ class Pinner:
         known = self.world.store.list(CONFIGMAP, index=("task", f"{namespace}/{name}"))
         shards: list[bytes] = []
         for stub in known:
-            config_map = await self.world.kube.get(CONFIGMAP, _name(stub), namespace)
+            config_map = await self.world.kube.get(CONFIGMAP, key_of(stub).name, namespace)
             owner = controller_of(config_map)
             data = config_map.get("binaryData")
             if owner is not None and owner.uid == task.metadata.uid and isinstance(data, dict):
@@ -221,7 +222,7 @@ class Pinner:
             return manifests.decode(shards)
         except InvalidReference:
             for stub in known:
-                await self.world.delete(CONFIGMAP, _name(stub), namespace, uid=_uid(stub))
+                await self.world.delete(CONFIGMAP, key_of(stub).name, namespace, uid=metadata(stub)["uid"])
             raise Conflict("a manifest that was only partly written was removed; pinning again", status=409) from None
 
     async def _write_shards(self, task: P2PTask, manifest: Manifest) -> int:
@@ -278,15 +279,3 @@ def _pin_of(task: P2PTask, manifest: Manifest, *, shards: int) -> Pin:
         ),
         ManifestReference(name=manifest_name(task), shards=shards),
     )
-
-
-def _name(stub: JsonObject) -> str:
-    metadata = stub["metadata"]
-    assert isinstance(metadata, dict)
-    return str(metadata["name"])
-
-
-def _uid(stub: JsonObject) -> str:
-    metadata = stub["metadata"]
-    assert isinstance(metadata, dict)
-    return str(metadata["uid"])

@@ -23,11 +23,11 @@ from modelswarm.controllers.secrets import secret_for
 from modelswarm.controllers.world import World
 from modelswarm.errors import Forbidden, Invalid, InvalidReference, KubeError, NotFound, RenderError
 from modelswarm.kube.kinds import P2PTASK, SERVICEACCOUNT
+from modelswarm.kube.objects import key_of
 from modelswarm.workload.render import OperatorPart, Workload, images, needs_models, render_workload
 from modelswarm.workload.tasks import image_task, model_task
 
 PULL_SECRET_CACHE_SECONDS = 15.0
-REFUSED_RETRY_SECONDS = 30.0
 _ASKS_FOR_CREDENTIALS = frozenset({"AccessDenied", TaskReason.CREDENTIAL_NOT_FOUND, TaskReason.CREDENTIAL_NOT_READABLE})
 
 
@@ -65,7 +65,7 @@ class PlaygroundController:
             situation, look_again = await self._act(playground, plan, children)
         except Abort as abort:
             situation = Situation(aborted=abort.aborted, serving=self._still_serving(playground, children))
-            look_again = REFUSED_RETRY_SECONDS if abort.aborted.reason in _REFUSALS else None
+            look_again = _LOOK_AGAIN.get(abort.aborted.reason)
         await self._world.write_status(playground, status_of(playground, situation, self._world.clock()))
         return Result(requeue_after=look_again)
 
@@ -75,8 +75,7 @@ class PlaygroundController:
         refs = playground.model_refs
         if refs:
             await self._world.label(playground, {MODEL_NAME: refs[0].name})
-        if (clash := children.clash(playground)) is not None:
-            raise Abort(clash.reason, clash.message)
+        _check(children, playground)
         models = self._models(playground)
         runtime = self._world.runtime(playground.backend_name)
         if runtime is None:
@@ -111,6 +110,10 @@ class PlaygroundController:
 
     async def _act(self, playground: Playground, plan: Plan, children: Children) -> tuple[Situation, float | None]:
         """Bring the cluster to the plan as far as the gate lets it; then what the status follows from."""
+        if plan.gate.open or children.deployment is not None:
+            has_scaler = plan.workload.autoscaler is not None
+            children = await self._rollout.with_strangers(playground, children, autoscaler=has_scaler)
+            _check(children, playground)
         live, current = children.deployment, self._rollout.is_current(children.deployment, plan.workload)
         try:
             if plan.gate.open and not current:
@@ -176,7 +179,7 @@ class PlaygroundController:
         namespace = self._world.settings.namespace
         wanted = model_task(model, namespace=namespace)
         assert wanted is not None
-        task = self._own_task(_name(wanted), namespace, model)
+        task = self._own_task(key_of(wanted).name, namespace, model)
         if task is not None and _asks_for_credentials(task):
             task = await self._private_task(playground, model, secret_for(source)) or task
         return Wait(WaitKind.MODEL, model.metadata.name, task)
@@ -196,7 +199,7 @@ class PlaygroundController:
         assert wanted is not None
         suffix = hashlib.sha256(playground.metadata.name.encode()).hexdigest()[:6]
         wanted["metadata"] = {
-            "name": f"{_name(wanted)[:56]}-{suffix}",
+            "name": f"{key_of(wanted).name[:56]}-{suffix}",
             "namespace": namespace,
             "labels": {MODEL_NAME: model.metadata.name, PLAYGROUND: playground.metadata.name},
             "ownerReferences": [playground.owner_reference()],
@@ -212,13 +215,13 @@ class PlaygroundController:
 
     async def _ensure_task(self, playground: Playground, wanted: JsonObject) -> P2PTask | None:
         """The Playground's own task, created or corrected; None while a predecessor's is still being collected."""
-        live = self._world.store.get(P2PTASK, _name(wanted), playground.metadata.namespace)
+        live = self._world.store.get(P2PTASK, key_of(wanted).name, playground.metadata.namespace)
         if live is not None:
             match ownership(live, playground):
                 case Ownership.FOREIGN:
                     raise Abort(
                         TaskReason.NAME_CLASH,
-                        f"P2PTask {_name(wanted)} exists and does not belong to this Playground; remove or rename it",
+                        f"P2PTask {key_of(wanted).name} exists and does not belong to this Playground; remove it",
                     )
                 case Ownership.STALE:
                     stale = P2PTask.model_validate(live)
@@ -230,7 +233,9 @@ class PlaygroundController:
         try:
             return P2PTask.model_validate(await self._world.apply(wanted))
         except (Invalid, Forbidden) as error:
-            raise Abort(_refusal(error), f"the API server refuses P2PTask {_name(wanted)}: {error.message}") from None
+            raise Abort(
+                _refusal(error), f"the API server refuses P2PTask {key_of(wanted).name}: {error.message}"
+            ) from None
 
     async def _collect_tasks(self, playground: Playground, plan: Plan) -> None:
         """Delete this Playground's tasks that nothing waits for any more (another version, another model)."""
@@ -284,6 +289,11 @@ class PlaygroundController:
         return _first_degraded(plan.waits)
 
 
+def _check(children: Children, playground: Playground) -> None:
+    if (clash := children.clash(playground)) is not None:
+        raise Abort(clash.reason, clash.message)
+
+
 def _first_degraded(waits: Sequence[Wait]) -> tuple[str, str] | None:
     for wait in waits:
         if wait.task is not None and is_true(wait.task.status.conditions, TaskCondition.DEGRADED):
@@ -298,15 +308,9 @@ def _asks_for_credentials(task: P2PTask) -> bool:
     return task.status.phase is Phase.FAILED and resolved is not None and resolved.reason in _ASKS_FOR_CREDENTIALS
 
 
-_REFUSALS = frozenset({"InvalidObject", "Forbidden"})
-"""The API server said no: a quota or a policy may change without us hearing of it, so we ask again now and then."""
+_LOOK_AGAIN = {"InvalidObject": 30.0, "Forbidden": 30.0, TaskReason.NAME_CLASH: 1.0}
+"""Seconds. A quota, a policy or somebody else's object may change without us hearing of it, so we look now and then."""
 
 
 def _refusal(error: KubeError) -> str:
     return "Forbidden" if isinstance(error, Forbidden) else "InvalidObject"
-
-
-def _name(obj: JsonObject) -> str:
-    metadata = obj["metadata"]
-    assert isinstance(metadata, dict)
-    return str(metadata["name"])

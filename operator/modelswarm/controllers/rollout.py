@@ -13,7 +13,8 @@ from modelswarm.controllers.pinning import shard_object
 from modelswarm.controllers.playground_status import Aborted, serving
 from modelswarm.controllers.world import World
 from modelswarm.errors import Conflict, InvalidReference, NotFound
-from modelswarm.kube.kinds import AUTOSCALER, CONFIGMAP, DEPLOYMENT, SERVICE
+from modelswarm.kube.kinds import AUTOSCALER, CONFIGMAP, DEPLOYMENT, SERVICE, Kind
+from modelswarm.kube.objects import metadata
 from modelswarm.workload.pod import PinnedModel
 from modelswarm.workload.render import Workload, service_name
 
@@ -36,13 +37,13 @@ class Children:
                     return Aborted(
                         "NameClash",
                         f"Playground owns the same name with an existing {obj['kind']}: "
-                        f"{_metadata(obj)['name']} belongs to somebody else; remove it or rename the Playground",
+                        f"{metadata(obj)['name']} belongs to somebody else; remove it or rename the Playground",
                     )
                 case Ownership.STALE:
                     return Aborted(
                         "NameClash",
                         f"Playground owns the same name with an existing {obj['kind']}: "
-                        f"{_metadata(obj)['name']} of a deleted Playground is still being collected",
+                        f"{metadata(obj)['name']} of a deleted Playground is still being collected",
                     )
                 case Ownership.OURS:
                     pass
@@ -61,6 +62,25 @@ class Rollout:
             store.get(AUTOSCALER, name, namespace),
         )
 
+    async def with_strangers(self, playground: Playground, known: Children, *, autoscaler: bool) -> Children:
+        """The children, with what stands in the place of those that we do not know.
+
+        Only our own objects are watched, so before the first write to a name the API server is asked who has it: a
+        server-side apply would take a stranger's object over without a word.
+        """
+        name, namespace = playground.metadata.name, playground.metadata.namespace
+        return Children(
+            known.deployment or await self._get(DEPLOYMENT, name, namespace),
+            known.service or await self._get(SERVICE, service_name(playground), namespace),
+            known.autoscaler or (await self._get(AUTOSCALER, name, namespace) if autoscaler else None),
+        )
+
+    async def _get(self, kind: Kind, name: str, namespace: str) -> JsonObject | None:
+        try:
+            return await self._world.kube.get(kind, name, namespace)
+        except NotFound:
+            return None
+
     @staticmethod
     def is_current(live: JsonObject | None, workload: Workload) -> bool:
         """Whether the Deployment runs what the user wants now (our own part may be older, see ``render``)."""
@@ -71,10 +91,8 @@ class Rollout:
         for task in tasks:
             await self._copy_manifest(playground, task)
         deployment = dict(workload.deployment)
-        metadata = dict(_metadata(deployment))
-        annotations: JsonObject = {**_annotations(deployment), TASKS: ",".join(task.metadata.name for task in tasks)}
-        metadata["annotations"] = annotations
-        deployment["metadata"] = metadata
+        annotations = {**_annotations(deployment), TASKS: ",".join(task.metadata.name for task in tasks)}
+        deployment["metadata"] = {**metadata(deployment), "annotations": annotations}
         return await self._world.apply(deployment)
 
     async def follow(self, playground: Playground, workload: Workload, children: Children) -> None:
@@ -87,7 +105,7 @@ class Rollout:
             if children.autoscaler is None or not is_applied(workload.autoscaler, children.autoscaler):
                 await self._world.apply(workload.autoscaler)
         elif children.autoscaler is not None:
-            uid = str(_metadata(children.autoscaler)["uid"])
+            uid = str(metadata(children.autoscaler)["uid"])
             name, namespace = playground.metadata.name, playground.metadata.namespace
             await self._world.delete(AUTOSCALER, name, namespace, uid=uid)
 
@@ -132,9 +150,9 @@ class Rollout:
             return
         mounted = _mounted_config_maps(live)
         for copy in self._world.store.list(CONFIGMAP, index=("playground", _key(playground))):
-            name = str(_metadata(copy)["name"])
+            name = str(metadata(copy)["name"])
             if name not in mounted and ownership(copy, playground) is Ownership.OURS:
-                uid = str(_metadata(copy)["uid"])
+                uid = str(metadata(copy)["uid"])
                 await self._world.delete(CONFIGMAP, name, playground.metadata.namespace, uid=uid)
 
 
@@ -177,11 +195,5 @@ def _key(playground: Playground) -> str:
     return f"{playground.metadata.namespace}/{playground.metadata.name}"
 
 
-def _metadata(obj: JsonObject) -> JsonObject:
-    metadata = obj.get("metadata")
-    return metadata if isinstance(metadata, dict) else {}
-
-
 def _annotations(obj: JsonObject) -> JsonObject:
-    annotations = _metadata(obj).get("annotations")
-    return annotations if isinstance(annotations, dict) else {}
+    return metadata(obj).get("annotations") or {}

@@ -17,9 +17,9 @@ from modelswarm.api.meta import JsonObject
 from modelswarm.api.p2ptask import P2PTask
 from modelswarm.content.credentials import Credentials, RegistryAuth, parse_docker_config
 from modelswarm.content.source import HubSource, Provider, Source, StoreSource
+from modelswarm.controllers.world import World
 from modelswarm.errors import Forbidden, NotFound, TaskBlocked
 from modelswarm.kube.kinds import SECRET
-from modelswarm.kube.port import KubePort
 
 DOCKER_KEYS = (".dockerconfigjson", ".dockercfg")
 
@@ -37,7 +37,7 @@ def secret_for(source: Source) -> str | None:
             return None
 
 
-async def read_credentials(kube: KubePort, task: P2PTask, source: Source) -> Credentials | None:
+async def read_credentials(world: World, task: P2PTask, source: Source) -> Credentials | None:
     """What the task's Secret holds for this source; None where the task names no Secret.
 
     Raises ``TaskBlocked`` where the Secret is missing, may not be read, or lacks the key.
@@ -45,7 +45,7 @@ async def read_credentials(kube: KubePort, task: P2PTask, source: Source) -> Cre
     reference = task.spec.credentials_secret_ref
     if reference is None:
         return None
-    data = await _read(kube, reference.name, task.metadata.namespace)
+    data = await _read(world, reference.name, task.metadata.namespace)
     match source:
         case StoreSource(provider=provider):
             keys = OSS_SECRET_KEYS if provider is Provider.OSS else AWS_SECRET_KEYS
@@ -55,12 +55,12 @@ async def read_credentials(kube: KubePort, task: P2PTask, source: Source) -> Cre
             return Credentials(hub_token=_value(data, reference.name, HUB_SECRET_KEY))
 
 
-async def read_registry_auths(kube: KubePort, task: P2PTask) -> dict[str, RegistryAuth]:
+async def read_registry_auths(world: World, task: P2PTask) -> dict[str, RegistryAuth]:
     """All registries' credentials in the task's pull secrets; the first Secret that names a registry wins (kubelet)."""
     auths: dict[str, RegistryAuth] = {}
     names: Iterable[str] = () if task.spec.image is None else (ref.name for ref in task.spec.image.pull_secrets)
     for name in names:
-        data = await _read(kube, name, task.metadata.namespace)
+        data = await _read(world, name, task.metadata.namespace)
         document = next((data[key] for key in DOCKER_KEYS if key in data), None)
         if document is None:
             raise TaskBlocked(
@@ -71,26 +71,28 @@ async def read_registry_auths(kube: KubePort, task: P2PTask) -> dict[str, Regist
     return auths
 
 
-async def _read(kube: KubePort, name: str, namespace: str) -> dict[str, bytes]:
+async def _read(world: World, name: str, namespace: str) -> dict[str, bytes]:
     try:
-        secret = await kube.get(SECRET, name, namespace)
+        secret = await world.kube.get(SECRET, name, namespace)
     except NotFound:
         raise TaskBlocked(
             TaskReason.CREDENTIAL_NOT_FOUND,
             f"Secret {namespace}/{name} does not exist; create it, or remove the reference",
         ) from None
     except Forbidden:
-        raise TaskBlocked(TaskReason.CREDENTIAL_NOT_READABLE, _how_to_grant(name, namespace)) from None
+        raise TaskBlocked(
+            TaskReason.CREDENTIAL_NOT_READABLE, _how_to_grant(name, namespace, world.settings.namespace)
+        ) from None
     return {key: _decode(value) for key, value in _data(secret).items()}
 
 
-def _how_to_grant(name: str, namespace: str) -> str:
+def _how_to_grant(name: str, namespace: str, operator: str) -> str:
     return (
         f"the operator may not read Secret {namespace}/{name}; allow it with: "
         f"kubectl -n {namespace} create role modelswarm-credentials --verb=get --resource=secrets "
         f"--resource-name={name} && kubectl -n {namespace} create rolebinding modelswarm-credentials "
         "--role=modelswarm-credentials "
-        "--serviceaccount=OPERATOR_NAMESPACE:modelswarm-operator"
+        f"--serviceaccount={operator}:modelswarm-operator"
     )
 
 

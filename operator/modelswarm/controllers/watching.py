@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import kopf
 
@@ -30,7 +31,8 @@ from modelswarm.kube.kinds import (
 from modelswarm.kube.kinds import (
     PLAYGROUND as PLAYGROUNDS,
 )
-from modelswarm.kube.port import KubePort
+from modelswarm.kube.objects import key_of, metadata
+from modelswarm.kube.port import KubePort, Listing
 from modelswarm.kube.store import Store
 
 logger = logging.getLogger(__name__)
@@ -49,6 +51,7 @@ Route = Callable[[JsonObject], Iterable[Key]]
 class Watch:
     """One controller hears of one kind: ``route`` gives the keys to look at. It reads the object and the store only."""
 
+    controller: str
     kind: Kind
     queue: WorkQueue
     route: Route
@@ -68,7 +71,7 @@ def watches(store: Store, model: WorkQueue, playground: WorkQueue, task: WorkQue
     """Who hears what. One list per controller, so that each controller's dependencies can be read off here."""
 
     def users_of(kind: str, name: str) -> Iterable[Key]:
-        return [_key(obj) for obj in store.list(PLAYGROUNDS, index=(kind, name))]
+        return store.keys(PLAYGROUNDS, index=(kind, name))
 
     def model_of_task(obj: JsonObject) -> Iterable[Key]:
         owner = controller_of(obj)
@@ -78,28 +81,33 @@ def watches(store: Store, model: WorkQueue, playground: WorkQueue, task: WorkQue
         owner = controller_of(obj)
         if owner is not None and owner.kind == OPENMODEL.kind:
             return users_of("model", owner.name)
-        return [Key(_namespace(obj), owner.name)] if owner is not None and owner.kind == PLAYGROUNDS.kind else []
+        return [Key(key_of(obj).namespace, owner.name)] if owner is not None and owner.kind == PLAYGROUNDS.kind else []
 
     def own_playground(obj: JsonObject) -> Iterable[Key]:
-        return [Key(_namespace(obj), name)] if (name := _label(obj, PLAYGROUND)) else []
+        return [Key(key_of(obj).namespace, name)] if (name := _label(obj, PLAYGROUND)) else []
 
     for_model = [
-        Watch(OPENMODEL, model, lambda obj: [_key(obj)]),
-        Watch(P2PTASK, model, model_of_task),
-        Watch(PLAYGROUNDS, model, lambda obj: [Key("", name) for name in _models_of(obj)]),
-        Watch(DEPLOYMENT, model, lambda obj: [Key("", name)] if (name := _label(obj, MODEL_NAME)) else []),
+        Watch("model", OPENMODEL, model, lambda obj: [key_of(obj)]),
+        Watch("model", P2PTASK, model, model_of_task),
+        Watch("model", PLAYGROUNDS, model, lambda obj: [Key("", name) for name in _models_of(obj)]),
+        Watch("model", DEPLOYMENT, model, lambda obj: [Key("", name)] if (name := _label(obj, MODEL_NAME)) else []),
     ]
     for_playground = [
-        Watch(PLAYGROUNDS, playground, lambda obj: [_key(obj)]),
-        Watch(OPENMODEL, playground, lambda obj: users_of("model", _name(obj))),
-        Watch(BACKENDRUNTIME, playground, lambda obj: users_of("backend", _name(obj))),
-        Watch(P2PTASK, playground, playgrounds_of_task),
-        *(Watch(kind, playground, own_playground) for kind in (DEPLOYMENT, SERVICE, AUTOSCALER)),
-        Watch(CONFIGMAP, playground, own_playground),
+        Watch("playground", PLAYGROUNDS, playground, lambda obj: [key_of(obj)]),
+        Watch("playground", OPENMODEL, playground, lambda obj: users_of("model", key_of(obj).name)),
+        Watch("playground", BACKENDRUNTIME, playground, lambda obj: users_of("backend", key_of(obj).name)),
+        Watch("playground", P2PTASK, playground, playgrounds_of_task),
+        *(Watch("playground", kind, playground, own_playground) for kind in (DEPLOYMENT, SERVICE, AUTOSCALER)),
+        Watch("playground", CONFIGMAP, playground, own_playground),
     ]
     for_task = [
-        Watch(P2PTASK, task, lambda obj: [_key(obj)]),
-        Watch(CONFIGMAP, task, lambda obj: [Key(_namespace(obj), name)] if (name := _label(obj, TASK)) else []),
+        Watch("p2ptask", P2PTASK, task, lambda obj: [key_of(obj)]),
+        Watch(
+            "p2ptask",
+            CONFIGMAP,
+            task,
+            lambda obj: [Key(key_of(obj).namespace, name)] if (name := _label(obj, TASK)) else [],
+        ),
     ]
     return [*for_model, *for_playground, *for_task]
 
@@ -121,7 +129,7 @@ class Lists:
 
     async def refresh(self, kind: Kind) -> None:
         """List the kind, and wake whoever hears of an object that appeared, changed or vanished unseen."""
-        before = {_key(obj): obj for obj in self._store.list(kind)}
+        before = {key_of(obj): obj for obj in self._store.list(kind)}
         changed = self._store.replace_all(kind, await self._list(kind))
         for key in changed:
             now = self._store.get(kind, key.name, key.namespace or None)
@@ -162,7 +170,7 @@ class Lists:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
 
-    async def _list(self, kind: Kind) -> list[JsonObject]:
+    async def _list(self, kind: Kind) -> Listing:
         return await self._kube.list(kind, label_selector=OURS if kind in CHILDREN else None)
 
 
@@ -177,14 +185,14 @@ def register(registry: kopf.OperatorRegistry, store: Store, lists: Lists, routes
     """Register the handlers: one for each kind and controller."""
     lists.routes = routes
     for number, watch in enumerate(routes):
-        _register_one(registry, store, lists, watch, f"{watch.queue.name}-{watch.kind.plural}-{number}")
+        _register_one(registry, store, lists, watch, f"{watch.controller}-{watch.kind.plural}-{number}")
 
 
 def _register_one(registry: kopf.OperatorRegistry, store: Store, lists: Lists, watch: Watch, name: str) -> None:
     kind, labels = watch.kind, {MANAGED_BY: MANAGER} if watch.kind in CHILDREN else None
 
     async def handle(event: kopf.RawEvent, **_: object) -> None:
-        obj: JsonObject = dict(event["object"])
+        obj = cast(JsonObject, event["object"])
         if event["type"] == "DELETED":
             store.remove(kind, obj)
         else:
@@ -203,35 +211,16 @@ def server_side_selectors(settings: kopf.OperatorSettings) -> None:
         settings.watching.label_selectors[kind.group, kind.version, kind.plural] = OURS
 
 
-def _metadata(obj: JsonObject) -> JsonObject:
-    metadata = obj.get("metadata")
-    return metadata if isinstance(metadata, dict) else {}
-
-
-def _name(obj: JsonObject) -> str:
-    return str(_metadata(obj).get("name", ""))
-
-
-def _namespace(obj: JsonObject) -> str:
-    return str(_metadata(obj).get("namespace", ""))
-
-
-def _key(obj: JsonObject) -> Key:
-    return Key(_namespace(obj), _name(obj))
-
-
 def _label(obj: JsonObject, label: str) -> str:
-    labels = _metadata(obj).get("labels")
-    return str(labels.get(label, "")) if isinstance(labels, dict) else ""
+    return str((metadata(obj).get("labels") or {}).get(label, ""))
 
 
 def _label_key(obj: JsonObject, label: str) -> Iterable[str]:
-    return [f"{_namespace(obj)}/{name}"] if (name := _label(obj, label)) else []
+    return [f"{key_of(obj).namespace}/{name}"] if (name := _label(obj, label)) else []
 
 
 def _annotation(obj: JsonObject, annotation: str) -> str:
-    annotations = _metadata(obj).get("annotations")
-    return str(annotations.get(annotation, "")) if isinstance(annotations, dict) else ""
+    return str((metadata(obj).get("annotations") or {}).get(annotation, ""))
 
 
 def _models_of(obj: JsonObject) -> list[str]:

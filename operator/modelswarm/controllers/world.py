@@ -96,11 +96,10 @@ class World:
         self.store.put(kind_of(answer), answer)
 
     def _tell(self, resource: Resource, condition: Condition) -> None:
-        if condition.status == "Unknown":
-            return
         bad_when = "True" if condition.type == "Degraded" else "False"
-        waiting = condition.reason in _WAITING
-        warning = condition.status == bad_when and not waiting
+        warning = condition.status == bad_when and condition.reason not in _WAITING
+        if condition.type == "Pending" or (condition.type in _STEPS and not warning):
+            return
         self.events.emit(
             self.identify(resource, with_uid=True),
             "Warning" if warning else "Normal",
@@ -134,6 +133,10 @@ class World:
 
 _WAITING = frozenset({"Pending", "Resolving", "Running", "WaitingForModel", "PreheatingImage", "Suspended"})
 """Reasons that are a stage and not a fault, though their condition says False."""
+
+
+_STEPS = frozenset({"Accepted", "Resolved", "Progressing"})
+"""Conditions that lead to another one: good news of them is told by that one, in one Event instead of three."""
 
 
 def is_labelled(resource: Resource, labels: dict[str, str]) -> bool:

@@ -1,7 +1,7 @@
 """Kubernetes quantities (``500m``, ``8Gi``, ``1e3``): their value, and the one text the API server writes for it."""
 
 import re
-from decimal import ROUND_CEILING, ROUND_UP, Context, Decimal
+from decimal import ROUND_UP, Context, Decimal
 
 from modelswarm.errors import RenderError, RenderReason
 
@@ -15,7 +15,7 @@ _FINEST = Decimal("1e-9")
 
 def parse_quantity(quantity: str | int) -> Decimal:
     """The value of a quantity, exactly. Raises ``RenderError`` (InvalidQuantity)."""
-    text = str(quantity).strip()
+    text = str(quantity)
     match = _QUANTITY.fullmatch(text)
     if match is None:
         raise RenderError(
@@ -39,16 +39,16 @@ def compare(left: str | int, right: str | int) -> int:
 
 
 def canonical(quantity: str | int) -> str:
-    """The text in which the API server stores it: no fraction, the largest suffix that loses nothing.
+    """Its canonical text: no fraction, the largest suffix that loses nothing (``1000m`` is ``1``).
 
-    Rendered objects carry this form, so that what we apply and what we read back are the same text.
+    It is what the API server makes of a quantity, so what is applied and what is read back are the same text.
     """
     value = parse_quantity(quantity).quantize(_FINEST, rounding=ROUND_UP, context=_EXACT)
     if value == 0:
         return "0"
-    text = str(quantity).strip()
-    if text.endswith("i") and abs(value) >= 1024:
-        return _binary(int(value.to_integral_value(rounding=ROUND_CEILING)))
+    text = str(quantity)
+    if text.endswith("i") and abs(value) >= 1024 and value == value.to_integral_value():
+        return _binary(int(value))
     exponent = _largest_exponent(value)
     number = int(_EXACT.multiply(value, _EXACT.power(10, -exponent)))
     if re.search("[eE][+-]?[0-9]", text):

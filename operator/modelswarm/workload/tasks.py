@@ -10,7 +10,9 @@ from modelswarm.api.meta import JsonObject
 from modelswarm.api.openmodel import OpenModel
 from modelswarm.api.p2ptask import P2PTask
 from modelswarm.api.playground import Playground
+from modelswarm.content.image import parse_reference
 from modelswarm.content.source import identity, is_distributable, parse_source, slug
+from modelswarm.errors import InvalidReference
 from modelswarm.workload.choice import skips_loader
 from modelswarm.workload.fingerprint import written_source
 
@@ -32,7 +34,11 @@ def model_task_name(model: OpenModel) -> str:
 
 def image_task_name(playground: Playground, image: str) -> str:
     """``image-<word>-<hash>``; one task per Playground and image."""
-    return _name("image", image.rpartition("/")[2], normalized_image(image), playground.metadata.name)
+    try:
+        meant = parse_reference(image).canonical
+    except InvalidReference:
+        meant = image  # the task will say what is wrong with it
+    return _name("image", image.rpartition("/")[2], meant, playground.metadata.name)
 
 
 def model_task(
@@ -94,19 +100,6 @@ def common_node_selector(model: OpenModel) -> dict[str, str]:
         return {}
     first, *others = selectors
     return {key: value for key, value in sorted(first.items()) if all(other.get(key) == value for other in others)}
-
-
-def normalized_image(image: str) -> str:
-    """The reference with registry and tag spelled out (docker.io's rules), so that two spellings are one image."""
-    name, at, digest = image.partition("@")
-    path, _, tag = name.rpartition(":") if ":" in name.rpartition("/")[2] else (name, "", "")
-    registry, slash, repository = path.partition("/")
-    if not slash or not ("." in registry or ":" in registry or registry == "localhost"):
-        registry, repository = "docker.io", path
-    if registry in ("docker.io", "index.docker.io"):
-        registry, repository = "docker.io", repository if "/" in repository else f"library/{repository}"
-    suffix = f"@{digest}" if at else f":{tag or 'latest'}"
-    return f"{registry}/{repository}{suffix}"
 
 
 def _task(name: str, namespace: str, owned: dict[str, str], owner: JsonObject, spec: JsonObject) -> JsonObject:

@@ -1,0 +1,45 @@
+"""The ``modelswarm`` command: one program, one subcommand per thing it can be.
+
+The module of a subcommand is imported only when it is called, because the images differ in what is installed: the
+loader's has no Kubernetes client and no YAML parser.
+"""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from typing import cast
+
+from modelswarm import __version__
+
+_COMMANDS = {
+    "operator": ("modelswarm.operator", "run the controllers"),
+    "load": ("modelswarm.loader", "load a model into a pod (the init container)"),
+    "render": ("modelswarm.cli.render", "print what the operator would create for OpenModels and Playgrounds"),
+}
+
+Subcommand = Callable[[Sequence[str]], int | None]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the subcommand with the arguments that follow it; the result is the exit code."""
+    arguments = sys.argv[1:] if argv is None else argv
+    width = max(map(len, (*_COMMANDS, "version")))
+    parser = argparse.ArgumentParser(
+        prog="modelswarm",
+        usage="modelswarm COMMAND [OPTION...]",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="commands:\n"
+        + "".join(f"  {name:{width}}  {text}\n" for name, (_, text) in _COMMANDS.items())
+        + f"  {'version':{width}}  print the version\n"
+        + "\n`modelswarm COMMAND --help` tells more about one of them.",
+    )
+    parser.add_argument("--version", action="version", version=f"modelswarm {__version__}")
+    parser.add_argument("command", choices=(*_COMMANDS, "version"), metavar="COMMAND", help="see below")
+    parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    parsed = parser.parse_args(arguments)
+    if parsed.command == "version":
+        print(f"modelswarm {__version__}")
+        return 0
+    module, _ = _COMMANDS[parsed.command]
+    return cast(Subcommand, importlib.import_module(module).main)(parsed.rest) or 0

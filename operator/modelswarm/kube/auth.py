@@ -1,0 +1,84 @@
+"""Where the API server is and who we are: one configuration for our own requests and for kopf's watches."""
+
+import os
+from base64 import b64encode
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import kopf
+from kubernetes_asyncio import config
+from kubernetes_asyncio.client import ApiClient, Configuration
+from kubernetes_asyncio.config import ConfigException
+from kubernetes_asyncio.config.incluster_config import SERVICE_HOST_ENV_NAME, SERVICE_TOKEN_FILENAME
+
+from modelswarm.errors import SettingsError
+
+KOPF_LOGIN_SECONDS = 600
+"""How long kopf uses a token before it asks again. Tokens in pods are renewed long before they end (an hour)."""
+POOL_SIZE = 64
+BEARER = "BearerToken"
+
+Login = Callable[..., Awaitable[kopf.ConnectionInfo]]
+
+
+async def load_configuration(kubeconfig: Path | None = None) -> Configuration:
+    """From ``kubeconfig``, else ``$KUBECONFIG``, else the pod's ServiceAccount, else ``~/.kube/config``.
+
+    Raises SettingsError, also for a kubeconfig that turns the verification of the server's certificate off.
+    """
+    configuration = Configuration()
+    path = str(kubeconfig or os.environ.get("KUBECONFIG") or "")
+    try:
+        if not path and _in_cluster():
+            config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+        else:
+            path = path or str(Path.home() / ".kube" / "config")
+            await config.load_kube_config(config_file=path, client_configuration=configuration)
+    except ConfigException as error:
+        raise SettingsError(f"KUBECONFIG: cannot log in to a cluster: {error}") from None
+    if not configuration.verify_ssl:
+        raise SettingsError("KUBECONFIG: insecure-skip-tls-verify is not accepted; set certificate-authority-data")
+    configuration.connection_pool_maxsize = POOL_SIZE
+    return configuration
+
+
+def _in_cluster() -> bool:
+    return bool(os.environ.get(SERVICE_HOST_ENV_NAME)) and Path(SERVICE_TOKEN_FILENAME).exists()
+
+
+def open_client(configuration: Configuration) -> ApiClient:
+    """The process's one ``ApiClient``; call it in the event loop, and ``await close()`` it at the end."""
+    return ApiClient(configuration)
+
+
+async def auth_headers(configuration: Configuration) -> dict[str, str]:
+    """The ``Authorization`` header of the next request, renewed where the credentials are (token file, exec plugin)."""
+    token = await configuration.get_api_key_with_prefix(BEARER)
+    if token:
+        return {"Authorization": str(token)}
+    if configuration.username and configuration.password:
+        credentials = f"{configuration.username}:{configuration.password}".encode()
+        return {"Authorization": f"Basic {b64encode(credentials).decode()}"}
+    return {}
+
+
+def login_handler(configuration: Configuration) -> Login:
+    """What to register with ``kopf.on.login``: kopf gets our credentials and asks again before they get old."""
+
+    async def login(**_: Any) -> kopf.ConnectionInfo:
+        scheme, _space, token = (await auth_headers(configuration)).get("Authorization", "").partition(" ")
+        return kopf.ConnectionInfo(
+            server=str(configuration.host),
+            ca_path=configuration.ssl_ca_cert,
+            scheme=scheme or None,
+            token=token or None,
+            certificate_path=configuration.cert_file,
+            private_key_path=configuration.key_file,
+            proxy_url=configuration.proxy,
+            trust_env=True,
+            expiration=datetime.now(UTC) + timedelta(seconds=KOPF_LOGIN_SECONDS),
+        )
+
+    return login

@@ -1,0 +1,230 @@
+"""Requests to the API server as plain dicts, on the connection pool of one kubernetes_asyncio ``ApiClient``."""
+
+import asyncio
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import urlencode
+
+import aiohttp
+from kubernetes_asyncio.client import ApiClient
+from pydantic_core import from_json, to_json
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
+from yarl import URL
+
+from modelswarm.api.labels import MANAGER
+from modelswarm.api.meta import JsonObject
+from modelswarm.errors import Conflict, KubeError, NotFound, Unavailable
+from modelswarm.kube.answers import error_for
+from modelswarm.kube.auth import auth_headers
+from modelswarm.kube.kinds import Kind, kind_of
+from modelswarm.kube.objects import key_of, metadata
+from modelswarm.kube.port import Listing
+from modelswarm.metrics import Metrics
+
+TIMEOUT = 30.0
+PAGE = 500
+LIST_RESTARTS = 3
+ATTEMPTS = 4
+RETRY_BASE = 0.1
+LONGEST_RETRY_AFTER = 5.0
+"""Seconds. If the server wants a longer pause, the caller gets Unavailable and its worker is free meanwhile."""
+GONE = 410
+TOO_MANY_REQUESTS = 429
+
+JSON = "application/json"
+JSON_PATCH = "application/json-patch+json"
+APPLY = "application/apply-patch+yaml"
+
+_NO_TIMEOUT = aiohttp.ClientTimeout(total=None)
+_MANAGED = {"fieldManager": MANAGER}
+_FORCED = {"fieldManager": MANAGER, "force": "true"}
+
+
+class _NotSent(Unavailable):
+    """No connection: the server has certainly not seen the request."""
+
+
+class KubeClient:
+    """``modelswarm.kube.port.KubePort`` on a real API server.
+
+    Every call ends within ``timeout`` seconds, attempts and pauses included. What has not reached the server, or may
+    safely reach it twice, is tried a few times; longer retrying belongs to the work queue.
+    """
+
+    def __init__(self, api_client: ApiClient, *, metrics: Metrics | None = None, timeout: float = TIMEOUT) -> None:
+        self._configuration = api_client.configuration
+        self._session: aiohttp.ClientSession = api_client.rest_client.pool_manager
+        self._connection = _connection_options(api_client)
+        self._metrics = metrics or Metrics()
+        self._timeout = timeout
+        self._host = str(self._configuration.host).rstrip("/")
+
+    async def get(self, kind: Kind, name: str, namespace: str | None = None) -> JsonObject:
+        return await self._call("get", kind, "GET", kind.path(namespace, name))
+
+    async def apply(self, obj: JsonObject, *, force: bool = True) -> JsonObject:
+        kind, key = kind_of(obj), key_of(obj)
+        query = _FORCED if force else _MANAGED
+        return await self._call("apply", kind, "PATCH", kind.path(key.namespace, key.name), obj, APPLY, query)
+
+    async def apply_status(self, obj: JsonObject) -> JsonObject:
+        kind, key = kind_of(obj), key_of(obj)
+        path = kind.path(key.namespace, key.name, "status")
+        return await self._call("apply_status", kind, "PATCH", path, obj, APPLY, _FORCED)
+
+    async def create(self, obj: JsonObject) -> JsonObject:
+        kind = kind_of(obj)
+        path = kind.path(key_of(obj).namespace)
+        return await self._call("create", kind, "POST", path, obj, JSON, _MANAGED, repeatable=False)
+
+    async def replace(self, obj: JsonObject) -> JsonObject:
+        kind, key = kind_of(obj), key_of(obj)
+        path = kind.path(key.namespace, key.name)
+        return await self._call("replace", kind, "PUT", path, obj, JSON, _MANAGED, repeatable=False)
+
+    async def json_patch(
+        self,
+        kind: Kind,
+        name: str,
+        namespace: str | None,
+        operations: Sequence[JsonObject],
+        *,
+        subresource: str | None = None,
+    ) -> JsonObject:
+        path = kind.path(namespace, name, subresource)
+        return await self._call("patch", kind, "PATCH", path, operations, JSON_PATCH, _MANAGED, repeatable=False)
+
+    async def delete(
+        self,
+        kind: Kind,
+        name: str,
+        namespace: str | None = None,
+        *,
+        uid: str | None = None,
+        propagation: str = "Background",
+    ) -> bool:
+        body: dict[str, Any] = {"propagationPolicy": propagation}
+        if uid is not None:
+            body["preconditions"] = {"uid": uid}
+        try:
+            await self._call("delete", kind, "DELETE", kind.path(namespace, name), body, JSON)
+        except NotFound:
+            return False
+        except Conflict:
+            if uid is None or await self._still_there(kind, name, namespace, uid):
+                raise
+            return False
+        return True
+
+    async def _still_there(self, kind: Kind, name: str, namespace: str | None, uid: str) -> bool:
+        try:
+            return bool(metadata(await self.get(kind, name, namespace)).get("uid") == uid)
+        except NotFound:
+            return False
+
+    async def _call(
+        self,
+        verb: str,
+        kind: Kind,
+        method: str,
+        path: str,
+        body: object = None,
+        content_type: str | None = None,
+        query: Mapping[str, str] | None = None,
+        *,
+        repeatable: bool = True,
+    ) -> JsonObject:
+        """One request with its retries. ``repeatable``: it does no harm if the server gets it twice."""
+        text = f"{self._host}{path}?{urlencode(query)}" if query else self._host + path
+        url = URL(text, encoded=True)
+        data = None if body is None else to_json(body)
+
+        async def attempt() -> JsonObject:
+            return await self._send(verb, kind, method, url, data, content_type)
+
+        def again(error: BaseException) -> bool:
+            return isinstance(error, Unavailable) and _may_repeat(error, repeatable)
+
+        def pause(state: RetryCallState) -> float:
+            self._metrics.api_retries.labels(verb, kind.kind).inc()
+            return _pause(state)
+
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await AsyncRetrying(
+                    stop=stop_after_attempt(ATTEMPTS), wait=pause, retry=retry_if_exception(again), reraise=True
+                )(attempt)
+        except TimeoutError:
+            self._metrics.api_request(verb, kind.kind, 0)
+            raise Unavailable(f"no answer from the API server within {self._timeout:g} s") from None
+
+    async def _send(
+        self, verb: str, kind: Kind, method: str, url: URL, data: bytes | None, content_type: str | None
+    ) -> JsonObject:
+        headers = await auth_headers(self._configuration)
+        if content_type is not None:
+            headers["Content-Type"] = content_type
+        try:
+            async with self._session.request(
+                method, url, data=data, headers=headers, timeout=_NO_TIMEOUT, allow_redirects=False, **self._connection
+            ) as response:
+                answer = await response.read()
+        except aiohttp.ClientError as error:
+            self._metrics.api_request(verb, kind.kind, 0)
+            known = _NotSent if isinstance(error, aiohttp.ClientConnectorError) else Unavailable
+            raise known(f"no answer from the API server ({type(error).__name__})") from None
+        self._metrics.api_request(verb, kind.kind, response.status)
+        if response.status not in range(200, 300):
+            raise error_for(response.status, response.headers, answer)
+        found: JsonObject = from_json(answer)
+        return found
+
+    # Last, because within the class body the name means this method from here on.
+    async def list(
+        self,
+        kind: Kind,
+        namespace: str | None = None,
+        *,
+        label_selector: str | None = None,
+        field_selector: str | None = None,
+    ) -> Listing:
+        query = {"limit": str(PAGE), "labelSelector": label_selector, "fieldSelector": field_selector}
+        for _ in range(LIST_RESTARTS):
+            try:
+                return await self._pages(kind, namespace, {key: value for key, value in query.items() if value})
+            except Unavailable as error:
+                if error.status != GONE:
+                    raise
+        raise Unavailable(f"the list of {kind.plural} changed faster than it could be read", status=GONE)
+
+    async def _pages(self, kind: Kind, namespace: str | None, query: dict[str, str]) -> Listing:
+        listing, path = Listing(), kind.path(namespace)
+        while True:
+            page: dict[str, Any] = await self._call("list", kind, "GET", path, query=query)
+            for item in page.get("items") or ():
+                listing.append({"apiVersion": kind.api_version, "kind": kind.kind, **item})
+            meta = metadata(page)
+            listing.resource_version = meta.get("resourceVersion") or ""
+            if not meta.get("continue"):
+                return listing
+            query = {**query, "continue": meta["continue"]}
+
+
+def _connection_options(api_client: ApiClient) -> dict[str, Any]:
+    """What kubernetes_asyncio passes with each request instead of setting it on its session."""
+    rest = api_client.rest_client
+    options = {"proxy": rest.proxy, "proxy_headers": rest.proxy_headers, "server_hostname": rest.server_hostname}
+    return {name: value for name, value in options.items() if value}
+
+
+def _may_repeat(error: KubeError, repeatable: bool) -> bool:
+    if error.status == GONE or (error.retry_after or 0) > LONGEST_RETRY_AFTER:
+        return False
+    return repeatable or error.status == TOO_MANY_REQUESTS or isinstance(error, _NotSent)
+
+
+def _pause(state: RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome else None
+    least = (error.retry_after or 0.0) if isinstance(error, KubeError) else 0.0
+    return least + random.uniform(0, RETRY_BASE * 2**state.attempt_number)

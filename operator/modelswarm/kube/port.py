@@ -1,0 +1,79 @@
+"""What the rest of the operator sees of the API server, so that a test can put something else in its place."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from modelswarm.api.meta import JsonObject
+from modelswarm.kube.kinds import Kind
+
+
+class Listing(list[JsonObject]):
+    """The objects of a LIST, with the resourceVersion at which the list was true."""
+
+    def __init__(self, objects: Sequence[JsonObject] = (), resource_version: str = "") -> None:
+        super().__init__(objects)
+        self.resource_version = resource_version
+
+
+class KubePort(Protocol):
+    """Plain dicts in and out; every failure is a ``modelswarm.errors.KubeError``."""
+
+    async def get(self, kind: Kind, name: str, namespace: str | None = None) -> JsonObject:
+        """Raises NotFound."""
+        ...
+
+    async def list(
+        self,
+        kind: Kind,
+        namespace: str | None = None,
+        *,
+        label_selector: str | None = None,
+        field_selector: str | None = None,
+    ) -> Listing: ...
+
+    async def apply(self, obj: JsonObject, *, force: bool = True) -> JsonObject:
+        """Server-side apply: creates or changes the object so that we own exactly the fields in ``obj``.
+
+        With ``metadata.uid`` a missing object is not created, and one that was re-created gives a Conflict.
+        """
+        ...
+
+    async def apply_status(self, obj: JsonObject) -> JsonObject:
+        """Make ``obj["status"]`` the whole status of the object that ``obj["metadata"]`` names.
+
+        Fields that are not in it go away. ``metadata.uid``, where given, must be the object's (Conflict otherwise), and
+        so must ``metadata.resourceVersion``.
+        """
+        ...
+
+    async def create(self, obj: JsonObject) -> JsonObject:
+        """Raises Conflict if the object exists."""
+        ...
+
+    async def replace(self, obj: JsonObject) -> JsonObject:
+        """PUT; raises Conflict if ``metadata.resourceVersion`` is not the current one."""
+        ...
+
+    async def delete(
+        self,
+        kind: Kind,
+        name: str,
+        namespace: str | None = None,
+        *,
+        uid: str | None = None,
+        propagation: str = "Background",
+    ) -> bool:
+        """Returns False if it was gone already, or if another object has taken the name (``uid`` differs)."""
+        ...
+
+    async def json_patch(
+        self,
+        kind: Kind,
+        name: str,
+        namespace: str | None,
+        operations: Sequence[JsonObject],
+        *,
+        subresource: str | None = None,
+    ) -> JsonObject:
+        """RFC 6902; a failed ``test`` gives Invalid."""
+        ...

@@ -1,0 +1,49 @@
+"""The protocol of a source of bytes. Legs are asked in order; what they give is verified, so none need be trusted."""
+
+from pathlib import Path
+from typing import Protocol
+
+from modelswarm.content.manifest import ManifestFile
+
+
+class Sink(Protocol):
+    """Where a leg puts the bytes of one span of one file.
+
+    A leg that streams calls ``begin`` once, then ``write`` for every piece. One whose program writes the file by
+    itself (a daemon that is told a path) lets it write to ``path`` and calls ``filled`` instead.
+    """
+
+    @property
+    def path(self) -> Path:
+        """The part file; another program may replace its content only if the leg is not ``splittable``."""
+
+    async def begin(self, *, whole: bool = False) -> None:
+        """The source has answered and sends what was asked for, or else the ``whole`` file from its first byte."""
+
+    async def write(self, data: bytes | memoryview) -> None:
+        """Append. Returns when the piece is accepted, which is how a slow disk slows the source down."""
+
+    async def filled(self) -> None:
+        """``path`` holds the whole file now."""
+
+
+class Leg(Protocol):
+    """One place that may have the bytes: the node's cache, a peer-to-peer daemon, the origin."""
+
+    @property
+    def name(self) -> str:
+        """The key in the summary's ``bytesBySource``."""
+
+    @property
+    def splittable(self) -> bool:
+        """Whether spans of one file may be asked for separately and at the same time."""
+
+    def serves(self, file: ManifestFile) -> bool:
+        """Whether it is worth asking for this file."""
+
+    async def fetch(self, file: ManifestFile, sink: Sink, start: int, end: int) -> None:
+        """Write bytes ``start`` up to ``end`` of ``file`` to ``sink``.
+
+        Raises ``Transient`` (ask again), ``Unserved`` (ask the next leg) or another ``LoadError`` (give up).
+        Ending early without an error is taken for a truncated answer.
+        """

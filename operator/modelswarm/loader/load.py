@@ -1,0 +1,104 @@
+"""A whole load: check the disk, bring every file, tell how far it is, sum up."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from modelswarm.content.manifest import Manifest
+from modelswarm.errors import LoadError
+from modelswarm.loader.bring import Bringer, first_cause
+from modelswarm.loader.digests import Expected, Verdict
+from modelswarm.loader.effort import Effort
+from modelswarm.loader.leg import Leg
+from modelswarm.loader.outcome import Reason
+from modelswarm.loader.progress import PRESENT, Meter, size
+from modelswarm.loader.tree import Tree, free_space, inspect, storage_error
+
+_NAMED_PROBLEMS = 5
+_LOCK_SECONDS = 0.5
+
+
+@dataclass(slots=True)
+class Load:
+    """``say`` prints a line; ``free`` tells the free bytes of a volume; ``progress`` is in seconds."""
+
+    manifest: Manifest
+    tree: Tree
+    legs: Sequence[Leg]
+    effort: Effort
+    meter: Meter
+    say: Callable[[str], None] = print
+    free: Callable[[Path], int] = free_space
+    progress: float = 5.0
+
+    async def run(self) -> None:
+        """Return when every file is in place. May be cancelled at any time; a later run continues."""
+        try:
+            await self._lock()
+            self._check_space()
+            teller = asyncio.create_task(self._tell())
+            try:
+                await self._bring_all()
+            finally:
+                teller.cancel()
+            self.tree.clean()
+        except OSError as error:
+            raise storage_error(error, str(error.filename or self.tree.root)) from error
+        finally:
+            self.tree.close()
+
+    async def check(self) -> None:
+        """Verify what is there and fetch nothing; raises ``LoadError`` with what is missing or wrong."""
+        problems: list[str] = []
+        for file in self.manifest.files:
+            try:
+                found = await inspect(self.tree.target(file.path), file, Expected(file))
+            except OSError as error:
+                raise storage_error(error, file.path) from error
+            if found is None or found is Verdict.WRONG:
+                problems.append(f"{file.path} is {'missing' if found is None else 'not what it should be'}")
+            else:
+                self.meter.received(PRESENT, file.size)
+                self.meter.finished(verified=found is Verdict.RIGHT)
+        if problems:
+            named = "; ".join(problems[:_NAMED_PROBLEMS])
+            more = f"; and {len(problems) - _NAMED_PROBLEMS} more" if len(problems) > _NAMED_PROBLEMS else ""
+            raise LoadError(Reason.INCOMPLETE, f"{len(problems)} of {len(self.manifest.files)} files: {named}{more}")
+
+    async def _lock(self) -> None:
+        if self.tree.open():
+            return
+        self.say("another loader is working on this model here; waiting for it")
+        while not self.tree.open():  # noqa: ASYNC110  (the other one is another process)
+            await asyncio.sleep(_LOCK_SECONDS)
+
+    def _check_space(self) -> None:
+        needed = self.tree.needed(self.manifest.files)
+        available = self.free(self.tree.root)
+        if needed > available:
+            raise LoadError(
+                Reason.INSUFFICIENT_CAPACITY,
+                f"the model needs {size(needed)} more, {size(available)} are free ({needed} and {available} bytes)",
+            )
+
+    async def _bring_all(self) -> None:
+        """Largest first, so that the last file is not one that everybody waits for."""
+        bringer = Bringer(self.tree, self.legs, self.effort, self.meter, self.say)
+        files = iter(sorted(self.manifest.files, key=lambda file: (-file.size, file.path)))
+
+        async def work() -> None:
+            for file in files:
+                await bringer.bring(file)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(self.effort.parallel):
+                    group.create_task(work())
+        except BaseExceptionGroup as errors:
+            raise first_cause(errors) from None
+
+    async def _tell(self) -> None:
+        while True:
+            await asyncio.sleep(self.progress)
+            self.say(self.meter.line())

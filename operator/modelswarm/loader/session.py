@@ -1,0 +1,133 @@
+"""Puts a load together from options and environment: which source, which legs, which directory."""
+
+import argparse
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import httpx
+
+from modelswarm import __version__
+from modelswarm.api.labels import AWS_SECRET, MODEL_PATH, OSS_SECRET
+from modelswarm.content.endpoints import Endpoints, file_url, object_key
+from modelswarm.content.manifest import Manifest
+from modelswarm.content.source import HubSource, Provider, layout
+from modelswarm.errors import LoadError, SettingsError
+from modelswarm.loader.effort import Effort
+from modelswarm.loader.gate import Gate
+from modelswarm.loader.leg import Leg
+from modelswarm.loader.load import Load
+from modelswarm.loader.origin import OriginHTTP
+from modelswarm.loader.outcome import Reason
+from modelswarm.loader.pin import ask_origin, mounted_manifest
+from modelswarm.loader.progress import Meter
+from modelswarm.loader.settings import Settings, read_credentials, read_number, read_source
+from modelswarm.loader.tree import Tree, free_space
+
+_CONNECT_SECONDS = 20.0
+
+
+def open_session(options: argparse.Namespace, environ: Mapping[str, str], say: Callable[[str], None]) -> "Session":
+    """Read options (``command``) and environment; raises ``LoadError`` for what cannot work."""
+    parallel = options.parallel or read_number(environ, "MODELSWARM_LOAD_PARALLEL", Effort().parallel)
+    numbers = (
+        parallel,
+        options.attempts,
+        options.stall_seconds,
+        options.progress_seconds,
+        options.span_mib,
+        options.retry_seconds,
+    )
+    if min(numbers) <= 0:
+        raise LoadError(Reason.INVALID_SETTINGS, "numbers given as options must be greater than zero")
+    source = read_source(environ)
+    settings = Settings(
+        source=source,
+        credentials=read_credentials(environ, source),
+        root=Path(options.root).absolute(),
+        manifest_dir=Path(options.manifest_dir) if options.manifest_dir else None,
+        check=options.check,
+        effort=Effort(
+            parallel=parallel,
+            attempts=options.attempts,
+            span_bytes=options.span_mib << 20,
+            first_pause=options.retry_seconds,
+        ),
+        stall=options.stall_seconds,
+    )
+    try:
+        endpoints = Endpoints.from_env(environ)
+    except SettingsError as error:
+        raise LoadError(Reason.INVALID_SETTINGS, str(error)) from error
+    return Session(settings, endpoints, options.progress_seconds, say)
+
+
+class Session:
+    """One run. ``meter`` and ``manifest`` are there once the content is pinned, also after a failure."""
+
+    def __init__(self, settings: Settings, endpoints: Endpoints, progress: float, say: Callable[[str], None]) -> None:
+        self.settings = settings
+        self.manifest: Manifest | None = None
+        self.meter: Meter | None = None
+        source = settings.source
+        self.model = source.model_id if isinstance(source, HubSource) else source.uri
+        self.directory = settings.root / Path(layout(source).directory).relative_to(MODEL_PATH)
+        self._endpoints = endpoints
+        self._progress = progress
+        self._say = say
+
+    async def run(self) -> None:
+        """Pin, then fetch or check; raises ``LoadError``."""
+        settings = self.settings
+        gate = Gate(self._say)
+        timeout = httpx.Timeout(settings.stall, connect=_CONNECT_SECONDS, pool=None)
+        async with httpx.AsyncClient(
+            timeout=timeout, headers={"User-Agent": f"modelswarm-loader/{__version__}"}
+        ) as http:
+            self.manifest = manifest = await self._pin(http, gate)
+            self.meter = Meter(manifest.bytes, len(manifest.files))
+            self._say(f"{self.model} at {manifest.revision or 'its present version'}: {len(manifest.files)} files")
+            load = Load(
+                manifest,
+                Tree(settings.root, self.directory, f"{manifest.origin.kind}:{manifest.origin.id}"),
+                [await self._origin(http, gate, manifest)],
+                settings.effort,
+                self.meter,
+                say=self._say,
+                free=free_space,
+                progress=self._progress,
+            )
+            await (load.check() if settings.check else load.run())
+
+    async def _pin(self, http: httpx.AsyncClient, gate: Gate) -> Manifest:
+        settings = self.settings
+        mounted = mounted_manifest(settings.manifest_dir, settings.source, self._say)
+        if mounted is not None:
+            return mounted
+        from modelswarm.content.resolve import Resolver
+
+        resolver = Resolver(http, self._endpoints)
+        return await ask_origin(
+            lambda: resolver.resolve_model(settings.source, settings.credentials), settings.effort, gate, self.model
+        )
+
+    async def _origin(self, http: httpx.AsyncClient, gate: Gate, manifest: Manifest) -> Leg:
+        source, credentials = self.settings.source, self.settings.credentials
+        if isinstance(source, HubSource):
+            return OriginHTTP(
+                http,
+                gate,
+                lambda path: file_url(manifest.origin, manifest.revision, path, self._endpoints),
+                credentials.hub_token or credentials.modelscope_token,
+            )
+        # Imported here: a load from a hub does not wait for the library of the stores.
+        from modelswarm.content.objectstore import bucket_region, open_store
+        from modelswarm.loader.objects import ObjectStore
+
+        region = await bucket_region(http, source, self._endpoints)
+        return ObjectStore(
+            open_store(source, credentials, self._endpoints, region=region),
+            lambda path: object_key(manifest.origin, path)[1],
+            source.bucket,
+            OSS_SECRET if source.provider is Provider.OSS else AWS_SECRET,
+            stall=self.settings.stall,
+        )

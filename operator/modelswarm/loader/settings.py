@@ -1,0 +1,117 @@
+"""What the environment asks for. The names are llmaz's; an explicit option (``command``) wins over its variable."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from modelswarm.api.openmodel import HubName, ModelHub, ModelSource
+from modelswarm.content.credentials import Credentials
+from modelswarm.content.source import HubSource, Provider, StoreSource, parse_source, parse_uri
+from modelswarm.errors import InvalidReference, LoadError
+from modelswarm.loader.effort import Effort
+from modelswarm.loader.outcome import Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What to load, where to, and how. ``stall`` is in seconds."""
+
+    source: HubSource | StoreSource
+    credentials: Credentials = field(repr=False)
+    root: Path
+    manifest_dir: Path | None = None
+    check: bool = False
+    effort: Effort = field(default_factory=Effort)
+    stall: float = 60.0
+
+
+def read_source(environ: Mapping[str, str]) -> HubSource | StoreSource:
+    """The source that the variables name; raises ``LoadError`` with a message that names the variable to change."""
+    kind = environ.get("MODEL_SOURCE_TYPE", "")
+    try:
+        match kind:
+            case "modelhub":
+                return _hub(environ)
+            case "objstore":
+                return _store(environ)
+    except InvalidReference as error:
+        raise LoadError(error.reason, error.message) from error
+    raise _invalid(f"MODEL_SOURCE_TYPE is {kind!r}; it must be modelhub or objstore")
+
+
+def read_credentials(environ: Mapping[str, str], source: HubSource | StoreSource) -> Credentials:
+    """The secrets of this source, and none of another; empty variables count as absent (optional Secrets)."""
+
+    def value(*names: str) -> str | None:
+        return next((text for name in names if (text := environ.get(name, "").strip())), None)
+
+    match source:
+        case HubSource(hub=HubName.MODELSCOPE):
+            return Credentials(modelscope_token=value("MODELSCOPE_API_TOKEN"))
+        case HubSource():
+            return Credentials(hub_token=value("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"))
+        case StoreSource(provider=Provider.OSS):
+            return Credentials(
+                access_key_id=value("OSS_ACCESS_KEY_ID"), access_key_secret=value("OSS_ACCESS_KEY_SECRET")
+            )
+        case StoreSource():
+            return Credentials(
+                access_key_id=value("AWS_ACCESS_KEY_ID"), access_key_secret=value("AWS_SECRET_ACCESS_KEY")
+            )
+
+
+def read_number(environ: Mapping[str, str], name: str, default: int) -> int:
+    """A whole number of at least 1."""
+    text = environ.get(name, "").strip()
+    if not text:
+        return default
+    if not text.isdecimal() or int(text) < 1:
+        raise _invalid(f"{name} is {text!r}; it must be a whole number of at least 1")
+    return int(text)
+
+
+def _hub(environ: Mapping[str, str]) -> HubSource:
+    name = environ.get("MODEL_HUB_NAME") or HubName.HUGGINGFACE
+    try:
+        hub = HubName(name)
+    except ValueError:
+        raise _invalid(f"MODEL_HUB_NAME is {name!r}; it must be one of {', '.join(HubName)}") from None
+    if not environ.get("MODEL_ID"):
+        raise _invalid("MODEL_ID is not set; it names the model at the hub, as in ORGANISATION/NAME")
+    source = parse_source(
+        ModelSource(
+            model_hub=ModelHub(
+                name=hub,
+                model_id=environ["MODEL_ID"],
+                revision=environ.get("REVISION") or "main",
+                filename=environ.get("MODEL_FILENAME") or None,
+                allow_patterns=_patterns(environ.get("MODEL_ALLOW_PATTERNS")),
+                ignore_patterns=_patterns(environ.get("MODEL_IGNORE_PATTERNS")),
+            )
+        )
+    )
+    assert isinstance(source, HubSource)
+    return source
+
+
+def _store(environ: Mapping[str, str]) -> StoreSource:
+    name = environ.get("PROVIDER", "").upper()
+    if name not in Provider.__members__:
+        raise _invalid(f"PROVIDER is {name!r}; it must be one of {', '.join(Provider)}")
+    provider = Provider(name)
+    required = ["BUCKET", "MODEL_PATH", *(["ENDPOINT"] if provider is Provider.OSS else [])]
+    for variable in required:
+        if not environ.get(variable):
+            raise _invalid(f"{variable} is not set; an object store needs {', '.join(required)}")
+    host = environ["BUCKET"] + (f".{environ['ENDPOINT']}" if provider is Provider.OSS else "")
+    source = parse_uri(f"{provider.lower()}://{host}/{environ['MODEL_PATH'].strip('/')}")
+    assert isinstance(source, StoreSource)
+    return source
+
+
+def _patterns(text: str | None) -> tuple[str, ...] | None:
+    return tuple(pattern for pattern in text.split(",") if pattern) or None if text else None
+
+
+def _invalid(message: str) -> LoadError:
+    return LoadError(Reason.INVALID_SETTINGS, message)

@@ -1,0 +1,268 @@
+"""``modelswarm operator``: puts the rooms together and runs them. The only module that knows everything.
+
+Order matters. Our own tasks start before kopf (it cancels every task that is created after it, when it stops); the
+world is listed once before the first reconcile, so that nothing looks missing only because we have just started; and
+on SIGTERM the reconciles in flight end before the watches and the Lease are given up.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
+
+import httpx
+import kopf
+
+from modelswarm import logs
+from modelswarm.backends.direct import Direct
+from modelswarm.content.endpoints import Endpoints
+from modelswarm.content.resolve import Resolver
+from modelswarm.controllers import watching
+from modelswarm.controllers.cluster import ClusterWatch
+from modelswarm.controllers.model import ModelController
+from modelswarm.controllers.p2ptask import TaskController
+from modelswarm.controllers.pinning import PinJobs, Pinner
+from modelswarm.controllers.playground import PlaygroundController
+from modelswarm.controllers.runner import Controller, Reconcile
+from modelswarm.controllers.world import World, utc_now
+from modelswarm.errors import ModelswarmError, SettingsError
+from modelswarm.health import Health
+from modelswarm.kube.auth import Login, load_configuration, login_handler, open_client
+from modelswarm.kube.client import KubeClient
+from modelswarm.kube.events import EventRecorder
+from modelswarm.kube.kinds import OPENMODEL, P2PTASK, PLAYGROUND, Kind
+from modelswarm.kube.lease import LeaderElection
+from modelswarm.kube.store import Store
+from modelswarm.metrics import Metrics
+from modelswarm.settings import OperatorSettings
+
+logger = logging.getLogger(__name__)
+
+LEASE = "modelswarm-operator"
+DRAIN_SECONDS = 10.0
+
+
+def main(argv: Sequence[str]) -> int:
+    """Exit codes: 0 asked to stop, 1 lost the Lease or a part died (start it again), 2 wrong settings."""
+    try:
+        settings = OperatorSettings.load(argv, os.environ)
+    except SettingsError as error:
+        print(f"modelswarm operator: {error}", file=sys.stderr)
+        return 2
+    logs.configure(settings.log_level, settings.log_format)
+    try:
+        return asyncio.run(run(settings))
+    except ModelswarmError as error:
+        logger.error("%s", error)
+        return 1
+
+
+async def run(settings: OperatorSettings) -> int:
+    """Run until SIGTERM or SIGINT, or until the Lease is lost."""
+    stop = asyncio.Event()
+    _on_signals(stop)
+    metrics = Metrics()
+    async with contextlib.AsyncExitStack() as stack:
+        configuration = await load_configuration()
+        client = open_client(configuration)
+        stack.push_async_callback(client.close)
+        kube = KubeClient(client, metrics=metrics)
+        parts = await stack.enter_async_context(_assemble(settings, kube, metrics))
+        health = Health(lambda: max(controller.oldest_in_flight() for controller in parts.controllers))
+        if settings.health_port >= 0:
+            logger.info("health on port %d", await health.start(settings.health_port))
+            stack.push_async_callback(health.stop)
+        if settings.metrics_port >= 0:
+            logger.info("metrics on port %d", metrics.serve(settings.metrics_port))
+        health.ready, health.state = True, "standing by"
+        lost = await stack.enter_async_context(_leadership(settings, kube, stop))
+        if stop.is_set():
+            return 0
+        health.ready, health.state = False, "listing"
+        return await _lead(settings, login_handler(configuration), parts, health, stop, lost)
+
+
+@dataclass(slots=True)
+class _Parts:
+    """Everything that a leading operator runs."""
+
+    world: World
+    lists: watching.Lists
+    jobs: PinJobs
+    controllers: tuple[Controller, Controller, Controller]
+    routes: list[watching.Watch]
+
+    def wake_all(self, kind: Kind) -> None:
+        """Look at every object of a kind again."""
+        for obj in self.world.store.list(kind):
+            watching.wake(self.routes, kind, obj)
+
+
+@contextlib.asynccontextmanager
+async def _assemble(settings: OperatorSettings, kube: KubeClient, metrics: Metrics) -> AsyncIterator[_Parts]:
+    store = Store()
+    watching.add_indexes(store)
+    events = EventRecorder(kube, component="modelswarm")
+    world = World(kube, store, events, settings)
+    limits = httpx.Limits(max_connections=64, max_keepalive_connections=16)
+    async with httpx.AsyncClient(timeout=httpx.Timeout(30.0, connect=10.0), limits=limits) as http:
+        endpoints = replace(Endpoints.from_env(os.environ), registries=settings.registries)
+        pinner = Pinner(world, Resolver(http, endpoints))
+        wake_task: list[Controller] = []
+        jobs = PinJobs(pinner.pin, lambda key: wake_task[0].queue.add(key))
+        task_controller = TaskController(world, [Direct()], pinner, jobs)
+
+        def controller(name: str, reconcile: Reconcile, kind: Kind) -> Controller:
+            return Controller(
+                name,
+                reconcile,
+                workers=settings.workers,
+                metrics=metrics,
+                resync=lambda: store.keys(kind),
+                resync_seconds=settings.resync_seconds,
+                drain_seconds=DRAIN_SECONDS,
+            )
+
+        model = controller("model", ModelController(world).reconcile, OPENMODEL)
+        playground = controller("playground", PlaygroundController(world).reconcile, PLAYGROUND)
+        task = controller("p2ptask", task_controller.reconcile, P2PTASK)
+        wake_task.append(task)
+        metrics.watch_tasks(task_controller.phases)
+        routes = watching.watches(store, model.queue, playground.queue, task.queue)
+        yield _Parts(world, watching.Lists(kube, store), jobs, (model, playground, task), routes)
+
+
+@contextlib.asynccontextmanager
+async def _leadership(
+    settings: OperatorSettings, kube: KubeClient, stop: asyncio.Event
+) -> AsyncIterator[asyncio.Event]:
+    """Wait until we lead (or are asked to stop); yields the event that says that leadership was lost."""
+    if not settings.leader_elect:
+        yield asyncio.Event()
+        return
+    identity = f"{os.environ.get('POD_NAME') or socket.gethostname()}_{os.getpid()}"
+    election = LeaderElection(
+        kube, namespace=settings.namespace, name=LEASE, identity=identity, duration=settings.lease_seconds
+    )
+    runner = asyncio.create_task(election.run(), name="lease")
+    try:
+        await _first(stop.wait(), election.wait_leadership())
+        yield election.lost
+    finally:
+        runner.cancel()
+        await asyncio.gather(runner, return_exceptions=True)
+        with contextlib.suppress(ModelswarmError, TimeoutError):
+            await election.release()
+
+
+async def _lead(
+    settings: OperatorSettings,
+    login: Login,
+    parts: _Parts,
+    health: Health,
+    stop: asyncio.Event,
+    lost: asyncio.Event,
+) -> int:
+    world = parts.world
+    cluster = ClusterWatch(
+        world.kube,
+        world.cluster,
+        namespace=settings.namespace,
+        llmaz_namespace=settings.llmaz_namespace,
+        changed=lambda: parts.wake_all(PLAYGROUND),
+        clock=utc_now,
+    )
+    await cluster.look()
+    await parts.lists.fill()
+    registry = kopf.OperatorRegistry()
+    watching.register(registry, world.store, parts.lists, parts.routes)
+    kopf.on.login(registry=registry)(login)
+    assert isinstance(world.events, EventRecorder)
+    controllers = [asyncio.create_task(controller.run(), name=controller.name) for controller in parts.controllers]
+    ours = [
+        *controllers,
+        asyncio.create_task(world.events.run(), name="events"),
+        asyncio.create_task(cluster.run(), name="cluster"),
+        asyncio.create_task(parts.lists.run(settings.resync_seconds), name="lists"),
+    ]
+    for kind in (OPENMODEL, PLAYGROUND, P2PTASK):
+        parts.wake_all(kind)
+    kopf_stop, kopf_ready = asyncio.Event(), asyncio.Event()
+    shell = asyncio.create_task(
+        kopf.operator(
+            registry=registry,
+            settings=_kopf_settings(),
+            clusterwide=True,
+            stop_flag=kopf_stop,
+            ready_flag=kopf_ready,
+        ),
+        name="kopf",
+    )
+    await _first(kopf_ready.wait(), shell)
+    _on_signals(stop)  # kopf has put its own handlers in place of ours
+    health.ready, health.state = True, "leading"
+    logger.info("leading")
+    await _first(stop.wait(), lost.wait(), shell, *ours)
+    code = 0 if stop.is_set() else 1
+    if code:
+        logger.error("stopping: %s", "the Lease was lost" if lost.is_set() else "a part of the operator ended")
+    health.ready, health.state = False, "stopping"
+    await _drain(parts, world.events, controllers)
+    kopf_stop.set()
+    for task in ours:
+        task.cancel()
+    results = await asyncio.gather(shell, *ours, return_exceptions=True)
+    for result in results:
+        if isinstance(result, Exception) and not isinstance(result, asyncio.CancelledError):
+            logger.error("ended with %s: %s", type(result).__name__, result)
+    return code
+
+
+async def _drain(parts: _Parts, events: EventRecorder, controllers: Sequence[asyncio.Task[None]]) -> None:
+    """Let the reconciles in flight end; take no new ones."""
+    for controller in parts.controllers:
+        controller.stop()
+    await asyncio.gather(*controllers, return_exceptions=True)
+    await parts.jobs.stop()
+    await parts.lists.stop()
+    await events.drain()
+
+
+def _kopf_settings() -> kopf.OperatorSettings:
+    """facts/kopf.md 1.6: least rights, bounded connections, no annotations, no events of kopf's own."""
+    settings = kopf.OperatorSettings()
+    settings.scanning.disabled = True
+    settings.peering.standalone = True
+    settings.watching.server_timeout = 300
+    settings.watching.client_timeout = 330
+    settings.watching.connect_timeout = 10
+    settings.networking.request_timeout = 30
+    settings.networking.connect_timeout = 10
+    settings.posting.enabled = False
+    settings.process.ultimate_exiting_timeout = 25
+    settings.persistence.finalizer = "modelswarm.io/kopf"
+    watching.server_side_selectors(settings)
+    return settings
+
+
+def _on_signals(stop: asyncio.Event) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+
+
+async def _first(*waits: "asyncio.Task[None] | object") -> None:
+    """Wait for the first of them; what we started for waiting is cancelled, tasks of others are left alone."""
+    loop = asyncio.get_running_loop()
+    started = [loop.create_task(wait) for wait in waits if asyncio.iscoroutine(wait)]
+    others = [wait for wait in waits if isinstance(wait, asyncio.Task)]
+    try:
+        await asyncio.wait([*started, *others], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in started:
+            task.cancel()
