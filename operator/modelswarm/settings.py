@@ -19,7 +19,7 @@ PREFIX = "MODELSWARM_"
 class OperatorSettings(BaseModel):
     """See the field descriptions; ``modelswarm operator --help`` prints them."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     namespace: str = Field(default="llmaz-system", description="namespace of the operator and of model tasks")
     llmaz_namespace: str = Field(default="llmaz-system", description="where llmaz's own controllers would run")
@@ -59,7 +59,9 @@ class OperatorSettings(BaseModel):
     @classmethod
     def load(cls, argv: Sequence[str], environ: Mapping[str, str]) -> "OperatorSettings":
         """From flags and environment; raises ``SettingsError`` that names the setting and what is wrong with it."""
-        parser = argparse.ArgumentParser(prog="modelswarm operator", description="Run the controllers.")
+        parser = argparse.ArgumentParser(
+            prog="modelswarm operator", description="Run the controllers.", allow_abbrev=False
+        )
         for name, field in cls.model_fields.items():
             parser.add_argument(
                 f"--{name.replace('_', '-')}", dest=name, help=f"{field.description} (default: {_shown(field.default)})"
@@ -67,9 +69,10 @@ class OperatorSettings(BaseModel):
         given = {name: value for name, value in vars(parser.parse_args(argv)).items() if value is not None}
         raw: dict[str, object] = {}
         for name, field in cls.model_fields.items():
-            value = given.get(name, environ.get(PREFIX + name.upper()))
+            # An empty variable is one that is not set: that is how a template writes an option nobody chose.
+            value = given.get(name, environ.get(PREFIX + name.upper()) or None)
             if name == "namespace" and value is None:
-                value = environ.get("POD_NAMESPACE")
+                value = environ.get("POD_NAMESPACE") or None
             if value is not None:
                 raw[name] = _parse(value, get_origin(field.annotation) or field.annotation, name)
         try:

@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -25,9 +26,6 @@ PATHS = {
     kind.KIND: "/".join(
         ["/apis", kind.GROUP, kind.VERSION, *(["namespaces", "default"] if kind.NAMESPACED else []), kind.PLURAL]
     )
-    + ("/namespaces/default" if kind.NAMESPACED else "")
-    + "/"
-    + kind.PLURAL
     for kind in KINDS
 }
 
@@ -129,6 +127,42 @@ def test_what_a_task_distributes_cannot_change(
     else:
         assert response.status_code == 422
         assert words in response.json()["message"]
+
+
+def test_an_object_from_before_the_rules_stays_usable(api_server: ControlPlane, api: httpx.Client) -> None:
+    """The API server objects only when what breaks a rule is changed."""
+    crd = yaml.safe_load((ROOT / "crds/llmaz.io_openmodels.yaml").read_text())
+    crd["metadata"]["name"] = "openmodels.before.example.com"
+    crd["spec"]["group"] = "before.example.com"
+    crd["spec"]["names"]["shortNames"] = ["before"]
+    strict = yaml.safe_dump(crd)
+    crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"] = {
+        "type": "object",
+        "x-kubernetes-preserve-unknown-fields": True,
+    }
+    path = "/apis/before.example.com/v1alpha1/openmodels"
+    old = openmodel({"modelHub": {}}, name="old", familyName="two words") | {
+        "apiVersion": "before.example.com/v1alpha1"
+    }
+    new = old | {"metadata": {"name": "new"}}
+
+    api_server.apply(yaml.safe_dump(crd))
+    eventually(lambda: api.post(path, json=old).status_code in (201, 409))
+    api_server.apply(strict)
+    eventually(lambda: api.post(path, json=new, params={"dryRun": "All"}).status_code == 422)
+
+    label = change(api, f"{path}/old", {"metadata": {"labels": {"a": "b"}}, "spec": {"ownedBy": "me"}})
+    status = change(api, f"{path}/old/status", {"status": {"conditions": [condition("Ready")]}})
+    family = change(api, f"{path}/old", {"spec": {"familyName": "three more words"}})
+    assert (label.status_code, status.status_code, family.status_code) == (200, 200, 422), label.text + status.text
+
+
+def eventually(holds: Callable[[], bool], timeout: float = 30) -> None:
+    """A changed CRD is served a moment after it was written."""
+    deadline = time.monotonic() + timeout
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 # Defaults

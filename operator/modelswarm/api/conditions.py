@@ -14,6 +14,7 @@ from pydantic import Field
 from modelswarm.api.meta import ApiModel, Time
 
 Status = Literal["True", "False", "Unknown"]
+MESSAGE_LENGTH = 32768
 
 
 class Condition(ApiModel):
@@ -22,7 +23,7 @@ class Condition(ApiModel):
     type: str = Field(max_length=316)
     status: Status
     reason: str = Field(min_length=1, max_length=1024)
-    message: str = Field(max_length=32768)
+    message: str = Field(max_length=MESSAGE_LENGTH)
     last_transition_time: Time
     observed_generation: int | None = Field(default=None, ge=0)
 
@@ -122,6 +123,7 @@ def set_condition(
     """The conditions with this one set.
 
     * ``lastTransitionTime`` moves only when ``status`` changes (metav1's rule), so a new reason keeps it.
+    * A message that is too long for the API server is cut; it may quote what another program said.
     * The order of those that exist is kept; a new one goes last, so that an unchanged state is an unchanged list.
     """
     old = find(conditions, type_)
@@ -130,7 +132,7 @@ def set_condition(
         type=type_,
         status=status,
         reason=reason,
-        message=message,
+        message=message[:MESSAGE_LENGTH],
         last_transition_time=moment,
         observed_generation=generation,
     )

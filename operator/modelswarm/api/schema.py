@@ -121,11 +121,8 @@ def schema_of(element: Element, *, defaults: bool) -> JsonObject:
         schema |= {word: value for word, value in values.items() if value is not None}
     for list_map in element.marked(ListMap):
         schema |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [list_map.key]}
-    own = schema.pop("x-kubernetes-validations", [])
-    rules = _validations(element.marked(Rule)).get("x-kubernetes-validations", [])
-    if together := [*cast(list[JsonObject], own), *cast(list[JsonObject], rules)]:
-        schema["x-kubernetes-validations"] = cast(list[object], together)  # type: ignore[assignment]
-    return schema
+    rules = element.shape.model.RULES if isinstance(element.shape, Struct) else ()
+    return schema | _validations((*rules, *element.marked(Rule)))
 
 
 def core_schema(name: str) -> JsonObject:
@@ -164,11 +161,13 @@ def _object(model: type[ApiModel], *, defaults: bool) -> JsonObject:
     properties: JsonObject = {}
     for field in fields:
         described: JsonObject = {"description": field.description} if field.description else {}
-        properties[field.name] = described | schema_of(field.element, defaults=defaults) | described
+        # The description comes first, and a field's own wins over its type's.
+        child = described | schema_of(field.element, defaults=defaults) | described
         if defaults and field.default is not None and not field.required:
-            properties[field.name]["default"] = field.default  # type: ignore[index,call-overload]
+            child["default"] = field.default
+        properties[field.name] = child
     schema["properties"] = properties
-    return schema | _validations(model.RULES)
+    return schema
 
 
 def _validations(rules: tuple[Rule, ...]) -> JsonObject:

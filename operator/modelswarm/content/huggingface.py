@@ -98,7 +98,6 @@ class _Hub:
 
     async def list(self, commit: str) -> dict[str, ManifestFile]:
         url = httpx.URL(f"{self._api}/tree/{commit}", params={"recursive": "true"})
-        origin = (url.scheme, url.host, url.port)
         files: dict[str, ManifestFile] = {}
         for _ in range(MAX_PAGES):
             reply = await self._get(url)
@@ -109,16 +108,12 @@ class _Hub:
                 if isinstance(entry, dict) and entry.get("type") == "file":
                     file = self._file(entry)
                     files[file.path] = file
-            following = _next_page(reply)
-            if following is None:
+            query = _next_page(reply)
+            if query is None:
                 return files
-            if (following.scheme, following.host, following.port) != origin:
-                # A mirror that leaves the original's links in: following them would carry the token elsewhere.
-                raise SourceUnavailable(
-                    f"{url.host} continues its listing of {self._source.model_id} on another host, {following.host}; "
-                    "the endpoint is a mirror that does not rewrite its links"
-                )
-            url = following
+            # Only the query is taken from the link: the token stays with this host, and a mirror that leaves the
+            # original's links in still works.
+            url = url.copy_with(query=query)
         raise SourceUnavailable(f"{url.host} does not come to an end of its listing of {self._source.model_id}")
 
     def _file(self, entry: Mapping[str, object]) -> ManifestFile:
@@ -180,11 +175,10 @@ class _Hub:
         return SourceUnavailable(f"{self._endpoints.huggingface} answers with HTTP {reply.status} for {name}")
 
 
-def _next_page(reply: Reply) -> httpx.URL | None:
+def _next_page(reply: Reply) -> bytes | None:
+    """The query of the link to the next page."""
     link = httpx.Response(200, headers=reply.headers).links.get("next", {}).get("url")
-    if not link:
-        return None
     try:
-        return reply.url.join(link)
+        return reply.url.join(link).query if link else None
     except httpx.InvalidURL:
         raise SourceUnavailable(f"{reply.url.host} links to a next page that is no URL") from None

@@ -9,12 +9,13 @@ import asyncio
 import os
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import httpx
-from obstore import ObjectMeta, head_async
+from obstore import head_async
 from obstore import list as list_objects
 from obstore.exceptions import BaseError, InvalidPathError, PermissionDeniedError, UnauthenticatedError
-from obstore.store import ClientConfig, GCSStore, RetryConfig, S3Store
+from obstore.store import GCSStore, S3Store
 
 from modelswarm.content.credentials import Credentials
 from modelswarm.content.endpoints import Endpoints
@@ -30,9 +31,13 @@ from modelswarm.errors import (
     SourceUnavailable,
 )
 
+if TYPE_CHECKING:
+    from obstore import ObjectMeta
+    from obstore.store import ClientConfig, RetryConfig
+
 Store = S3Store | GCSStore
 
-_RETRY: RetryConfig = {
+_RETRY: "RetryConfig" = {
     "max_retries": 2,
     "retry_timeout": timedelta(seconds=20),
     "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=2)},
@@ -113,7 +118,7 @@ def _gcs(bucket: str, base_url: str | None, anonymous: bool) -> GCSStore:
     return GCSStore(bucket, skip_signature=anonymous, client_options=options, retry_config=_RETRY)
 
 
-def _client(url: str) -> ClientConfig:
+def _client(url: str) -> "ClientConfig":
     # No limit on a whole request: the loader streams gigabytes through one. A stalled read ends it.
     return {
         "allow_http": url.startswith("http://"),
@@ -168,21 +173,38 @@ async def _resolve(source: StoreSource, store: Store) -> Manifest:
         name = source.path.rpartition("/")[2]
         return Manifest(origin, None, (ManifestFile(name, meta["size"], None, _version(meta)),))
     prefix = f"{source.path}/"
-    files = [
-        ManifestFile(meta["path"].removeprefix(prefix), meta["size"], None, _version(meta))
+    listed = {
+        meta["path"].removeprefix(prefix): meta
         for meta in await _list(store, source)
-        if meta["path"].startswith(prefix) and not meta["path"].endswith("/")
+        if meta["path"].startswith(prefix)
+    }
+    folders = {path[:at] for path in listed for at, letter in enumerate(path) if letter == "/"}
+    files = [
+        ManifestFile(path, meta["size"], None, _version(meta))
+        for path, meta in listed.items()
+        if meta["size"] or not (path in folders or await _is_marker(store, meta["path"]))
     ]
     if not files:
         raise NothingMatches(f"there is nothing under {source.uri}/; check the bucket and the path")
     return Manifest(origin, None, tuple(sorted(files)))
 
 
-def _version(meta: ObjectMeta) -> str | None:
+async def _is_marker(store: Store, key: str) -> bool:
+    """Whether an empty object stands for a folder: obstore lists ``folder/`` as ``folder``, which then is not there."""
+    try:
+        await head_async(store, key)
+    except FileNotFoundError:
+        return True
+    except BaseError:
+        return False
+    return False
+
+
+def _version(meta: "ObjectMeta") -> str | None:
     return meta["e_tag"] or meta["version"]
 
 
-async def _head(store: Store, source: StoreSource) -> ObjectMeta:
+async def _head(store: Store, source: StoreSource) -> "ObjectMeta":
     try:
         return await head_async(store, source.path)
     except FileNotFoundError:
@@ -191,7 +213,7 @@ async def _head(store: Store, source: StoreSource) -> ObjectMeta:
         raise _refused(error, source) from None
 
 
-async def _list(store: Store, source: StoreSource) -> Sequence[ObjectMeta]:
+async def _list(store: Store, source: StoreSource) -> "Sequence[ObjectMeta]":
     try:
         return await list_objects(store, source.path).collect_async()
     except FileNotFoundError:

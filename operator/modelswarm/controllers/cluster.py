@@ -50,7 +50,7 @@ def parse_global_config(config_map: JsonObject | None, before: GlobalConfig) -> 
         return GlobalConfig()
     try:
         values = yaml.safe_load(str(text)) or {}
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: a date such as 2024-13-13
         values = None
     if not isinstance(values, dict):
         problem = (

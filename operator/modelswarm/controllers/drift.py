@@ -1,5 +1,7 @@
 """Whether what we want is already there, and whose an object is. Pure."""
 
+import hashlib
+import json
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -9,30 +11,55 @@ from modelswarm.kube.objects import metadata
 from modelswarm.workload.quantity import parse_quantity
 
 JsonValue = object
+APPLIED = "modelswarm.io/applied"
+"""On what ``stamped`` was called for: a digest of everything that we last applied."""
+QUANTITIES = frozenset({"limits", "requests", "sizeLimit", "divisor", "target"})
+"""Fields that are quantities, or hold some (``target`` of an autoscaler's metric)."""
 
 
-def is_applied(desired: JsonValue, live: JsonValue) -> bool:
+def is_applied(desired: JsonValue, live: JsonValue, *, quantity: bool = False) -> bool:
     """Whether every field of ``desired`` stands in ``live`` (which has more: defaults, status, other owners' fields).
 
-    Lists are compared element by element, quantities by value (the API server rewrites ``1000m`` as ``1``). A False
-    where True was due costs one needless apply, which changes nothing; never the other way round.
+    Lists are compared element by element; where quantities stand, by value (the API server rewrites ``1000m`` as
+    ``1``), and nowhere else: from ``1.1`` to ``1.10`` is a change of a label. A False where True was due costs one
+    needless apply, which changes nothing. A field that we *no longer* want looks like one of another owner's;
+    ``stamped`` is for that.
     """
     if isinstance(desired, dict):
         if not isinstance(live, dict):
             return not desired and live is None
-        return all(is_applied(value, live.get(key)) for key, value in desired.items())
+        return all(
+            is_applied(value, live.get(key), quantity=quantity or key in QUANTITIES) for key, value in desired.items()
+        )
     if isinstance(desired, list | tuple):
         if not isinstance(live, list):
             return not desired and live is None
-        return len(desired) == len(live) and all(map(is_applied, desired, live))
+        return len(desired) == len(live) and all(
+            is_applied(one, other, quantity=quantity) for one, other in zip(desired, live, strict=True)
+        )
     if desired == live:
         return True
-    if isinstance(desired, str | int) and isinstance(live, str | int):
+    if quantity and isinstance(desired, str | int) and isinstance(live, str | int):
         try:
             return parse_quantity(desired) == parse_quantity(live)
         except RenderError:
             return False
     return False
+
+
+def stamped(desired: JsonObject) -> JsonObject:
+    """The object with a digest of itself as an annotation.
+
+    With it, ``is_applied`` is also False when a field was dropped since the last apply: the digest is another one then,
+    and server-side apply removes what we owned and do not name any more.
+    """
+    text = json.dumps(desired, sort_keys=True, separators=(",", ":"))
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    metadata = desired.get("metadata")
+    metadata = metadata if isinstance(metadata, dict) else {}
+    annotations = metadata.get("annotations")
+    annotations = annotations if isinstance(annotations, dict) else {}
+    return {**desired, "metadata": {**metadata, "annotations": {**annotations, APPLIED: digest}}}
 
 
 class Ownership(StrEnum):

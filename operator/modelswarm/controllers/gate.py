@@ -13,7 +13,9 @@ from enum import StrEnum
 from modelswarm.api.conditions import PlaygroundReason, TaskCondition, find, is_true
 from modelswarm.api.p2ptask import P2PTask, Phase
 
-_DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+_DURATION = re.compile(r"(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+)s)?")
+LONGEST_WAIT = timedelta(days=366)
+"""Longer is as good as for ever, and a clock can be added to it."""
 
 
 class WaitKind(StrEnum):
@@ -68,7 +70,7 @@ def decide(waits: Sequence[Wait], *, since: datetime, timeout: float, now: datet
     message = "; ".join(_describe(wait) for wait in pending)
     if any(wait.stuck for wait in pending) or not timeout:
         return Gate(open=False, reason=reason, message=message)
-    deadline = max(since, *(wait.last_progress or now for wait in pending)) + timedelta(seconds=timeout)
+    deadline = max(since, *(wait.last_progress or now for wait in pending)) + _limit(timeout)
     if now >= deadline:
         return Gate(
             open=True,
@@ -102,13 +104,16 @@ def _failure(task: P2PTask) -> str:
     return ""
 
 
+def _limit(timeout: float) -> timedelta:
+    return timedelta(seconds=min(timeout, LONGEST_WAIT.total_seconds()))
+
+
 def parse_duration(text: str) -> float | None:
-    """Seconds in ``1h30m``, ``45s``, ``90`` (seconds) or ``0``; None where it is not a duration."""
+    """Seconds in ``1h30m``, ``45s``, ``90`` (seconds) or ``0``; None where it is not a duration, or one of years."""
     text = text.strip()
-    if text.isdigit():
-        return float(text)
-    match = _DURATION.fullmatch(text)
-    if not text or match is None:
+    match = _DURATION.fullmatch(f"{text}s" if text.isascii() and text.isdigit() else text)
+    if not text or match is None or len(text) > 32:
         return None
     hours, minutes, seconds = (int(part or 0) for part in match.groups())
-    return float(hours * 3600 + minutes * 60 + seconds)
+    total = hours * 3600 + minutes * 60 + seconds
+    return float(total) if total <= LONGEST_WAIT.total_seconds() else None

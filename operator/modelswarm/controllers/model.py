@@ -28,6 +28,8 @@ from modelswarm.kube.objects import key_of
 from modelswarm.workload.tasks import model_task, wanted_copies
 
 SECRET_CACHE_SECONDS = 15.0
+IN_THE_WAY_SECONDS = 1.0
+"""How often a task of somebody else under our name is looked at: its end is no event of this model."""
 
 
 class ModelController:
@@ -58,8 +60,9 @@ class ModelController:
         assert desired is not None
         task = await self._ensure(model, desired)
         await self._collect(model, keep=key_of(desired).name)
-        if task is not None:
-            await self._mirror(model, task)
+        if task is None:
+            return Result(requeue_after=IN_THE_WAY_SECONDS)
+        await self._mirror(model, task)
         return Result()
 
     def _wanted_copies(self, model: OpenModel) -> int:

@@ -18,7 +18,7 @@ from modelswarm.content import manifest as manifests
 from modelswarm.content.manifest import Manifest
 from modelswarm.content.resolve import Resolver, digest_source
 from modelswarm.content.source import HubSource, parse_source
-from modelswarm.controllers.drift import Ownership, controller_of, ownership
+from modelswarm.controllers.drift import Ownership, ownership
 from modelswarm.controllers.queue import Key
 from modelswarm.controllers.secrets import read_credentials, read_registry_auths
 from modelswarm.controllers.world import World
@@ -46,7 +46,8 @@ PinError = ContentError | TaskBlocked
 
 @dataclass(slots=True)
 class _Entry:
-    generation: int
+    version: tuple[str, int]
+    """The task's uid and generation: a task that was made anew under the same name starts at generation 1 too."""
     job: "asyncio.Task[None] | None"
     started: float
     outcome: Pin | PinError | None = None
@@ -73,14 +74,14 @@ class PinJobs:
 
     def look(self, task: P2PTask) -> PinState:
         """Start what is due, and say how it stands. A changed spec starts anew."""
-        key = Key(task.metadata.namespace, task.metadata.name)
+        key, version = Key(task.metadata.namespace, task.metadata.name), (task.metadata.uid, task.metadata.generation)
         loop = asyncio.get_running_loop()
         entry = self._entries.get(key)
-        if entry is not None and entry.generation != task.metadata.generation:
+        if entry is not None and entry.version != version:
             self.forget(key)
             entry = None
         if entry is None or (entry.job is None and entry.outcome is None and loop.time() >= entry.not_before):
-            entry = _Entry(task.metadata.generation, None, loop.time())
+            entry = _Entry(version, None, loop.time())
             entry.job = loop.create_task(self._run(key, task, entry), name=f"pin {key.namespace}/{key.name}")
             self._entries[key] = entry
         if entry.outcome is not None:
@@ -132,7 +133,8 @@ class Pinner:
 
     world: World
     resolver: Resolver
-    _cache: dict[str, Manifest] = field(default_factory=dict)
+    _cache: dict[tuple[str, str], Manifest] = field(default_factory=dict)
+    """By the task's uid too: the digest says nothing of where the bytes come from."""
 
     async def pin(self, task: P2PTask) -> Pin:
         """Pin, or restore what a pinned task's manifest said.
@@ -143,7 +145,8 @@ class Pinner:
             return await self._pin_image(task)
         written = await self._read_shards(task)
         if written is not None:
-            return _pin_of(task, written, shards=len(manifests.encode(written)))
+            manifest, shards = written
+            return _pin_of(task, manifest, shards=shards)
         manifest = await self._resolve_model(task)
         before = task.status.resolved
         if before is not None and before.digest != manifest.digest:
@@ -156,22 +159,22 @@ class Pinner:
 
     async def manifest(self, task: P2PTask) -> Manifest:
         """The pinned manifest, from its ConfigMaps. Raises ``InvalidReference`` where it is not complete."""
-        digest = task.status.resolved.digest if task.status.resolved is not None else ""
-        if digest not in self._cache:
-            manifest = await self._read_shards(task)
-            if manifest is None:
+        key = (task.metadata.uid, task.status.resolved.digest if task.status.resolved is not None else "")
+        if key not in self._cache:
+            written = await self._read_shards(task)
+            if written is None:
                 raise InvalidReference("the manifest is not there yet")
             if len(self._cache) > 64:
                 self._cache.clear()
-            self._cache[digest] = manifest
-        return self._cache[digest]
+            self._cache[key] = written[0]
+        return self._cache[key]
 
     async def check_image(self, task: P2PTask) -> str:
         """The digest that the task's tag points at now. Raises ``ContentError``, ``TaskBlocked``, ``KubeError``."""
         image = task.spec.image
         assert image is not None
         auths = await read_registry_auths(self.world, task)
-        return str((await self.resolver.resolve_image(image.reference, image.platforms, auths)).revision)
+        return await self.resolver.resolve_digest(image.reference, auths)
 
     async def _pin_image(self, task: P2PTask) -> Pin:
         image = task.spec.image
@@ -180,6 +183,7 @@ class Pinner:
         manifest = await self.resolver.resolve_image(image.reference, image.platforms, auths)
         return Pin(
             Resolved(
+                revision=manifest.revision,
                 digest=str(manifest.revision),
                 digest_source="Registry",
                 files=len(manifest.files),
@@ -205,24 +209,21 @@ class Pinner:
             )
         return await self.resolver.resolve_model(source, credentials)
 
-    async def _read_shards(self, task: P2PTask) -> Manifest | None:
-        """The manifest that was written for this very task, if it is complete; a broken one is removed."""
+    async def _read_shards(self, task: P2PTask) -> tuple[Manifest, int] | None:
+        """The manifest that was written for this very task, and in how many shards; an incomplete one is removed."""
         namespace, name = task.metadata.namespace, task.metadata.name
-        known = self.world.store.list(CONFIGMAP, index=("task", f"{namespace}/{name}"))
-        shards: list[bytes] = []
-        for stub in known:
+        ours: list[JsonObject] = []
+        for stub in self.world.store.list(CONFIGMAP, index=("task", f"{namespace}/{name}")):
             config_map = await self.world.kube.get(CONFIGMAP, key_of(stub).name, namespace)
-            owner = controller_of(config_map)
-            data = config_map.get("binaryData")
-            if owner is not None and owner.uid == task.metadata.uid and isinstance(data, dict):
-                shards.append(manifests.from_binary_data({str(key): str(value) for key, value in data.items()}))
-        if not shards:
+            if ownership(config_map, task) is Ownership.OURS:
+                ours.append(config_map)
+        if not ours:
             return None
         try:
-            return manifests.decode(shards)
+            return manifests.decode([_shard(config_map) for config_map in ours]), len(ours)
         except InvalidReference:
-            for stub in known:
-                await self.world.delete(CONFIGMAP, key_of(stub).name, namespace, uid=metadata(stub)["uid"])
+            for config_map in ours:
+                await self.world.delete(CONFIGMAP, key_of(config_map).name, namespace, uid=metadata(config_map)["uid"])
             raise Conflict("a manifest that was only partly written was removed; pinning again", status=409) from None
 
     async def _write_shards(self, task: P2PTask, manifest: Manifest) -> int:
@@ -262,6 +263,11 @@ def shard_object(name: str, namespace: str, labels: JsonObject, shard: bytes, ow
         "immutable": True,
         "binaryData": dict(manifests.to_binary_data(shard)),
     }
+
+
+def _shard(config_map: JsonObject) -> bytes:
+    data = config_map.get("binaryData")
+    return manifests.from_binary_data({str(k): str(v) for k, v in data.items()} if isinstance(data, dict) else {})
 
 
 def manifest_name(task: P2PTask) -> str:

@@ -10,7 +10,7 @@ from modelswarm.api.conditions import PlaygroundReason, TaskCondition, TaskReaso
 from modelswarm.api.labels import GATE_TIMEOUT, MODEL_NAME, PLAYGROUND
 from modelswarm.api.meta import JsonObject
 from modelswarm.api.openmodel import OpenModel
-from modelswarm.api.p2ptask import P2PTask, Phase
+from modelswarm.api.p2ptask import P2PTask
 from modelswarm.api.playground import Playground
 from modelswarm.content.source import is_distributable, parse_source
 from modelswarm.controllers.drift import Ownership, is_applied, ownership
@@ -19,16 +19,15 @@ from modelswarm.controllers.playground_status import Aborted, Serving, Situation
 from modelswarm.controllers.queue import Key
 from modelswarm.controllers.rollout import Children, Rollout, pinned_model
 from modelswarm.controllers.runner import Result
-from modelswarm.controllers.secrets import secret_for
+from modelswarm.controllers.secrets import asks_for_credentials, secret_for
 from modelswarm.controllers.world import World
-from modelswarm.errors import Forbidden, Invalid, InvalidReference, KubeError, NotFound, RenderError
+from modelswarm.errors import ContentReason, Forbidden, Invalid, InvalidReference, KubeError, NotFound, RenderError
 from modelswarm.kube.kinds import P2PTASK, SERVICEACCOUNT
 from modelswarm.kube.objects import key_of
 from modelswarm.workload.render import OperatorPart, Workload, images, needs_models, render_workload
 from modelswarm.workload.tasks import image_task, model_task
 
 PULL_SECRET_CACHE_SECONDS = 15.0
-_ASKS_FOR_CREDENTIALS = frozenset({"AccessDenied", TaskReason.CREDENTIAL_NOT_FOUND, TaskReason.CREDENTIAL_NOT_READABLE})
 
 
 class Abort(Exception):
@@ -180,9 +179,18 @@ class PlaygroundController:
         wanted = model_task(model, namespace=namespace)
         assert wanted is not None
         task = self._own_task(key_of(wanted).name, namespace, model)
-        if task is not None and _asks_for_credentials(task):
+        if task is not None and asks_for_credentials(task):
             task = await self._private_task(playground, model, secret_for(source)) or task
+        elif task is not None and self._may_be_private(playground, task):
+            private = await self._private_task(playground, model, secret_for(source))
+            task = private if private is not None and is_true(private.status.conditions, TaskCondition.READY) else task
         return Wait(WaitKind.MODEL, model.metadata.name, task)
+
+    def _may_be_private(self, playground: Playground, task: P2PTask) -> bool:
+        """A hub answers "not found" to strangers also for a private repository; worth a try where we may read Secrets."""
+        resolved = find(task.status.conditions, TaskCondition.RESOLVED)
+        unknown = resolved is not None and resolved.reason == ContentReason.SOURCE_NOT_FOUND
+        return unknown and playground.metadata.namespace in self._world.settings.credential_namespaces
 
     def _own_task(self, name: str, namespace: str, owner: OpenModel) -> P2PTask | None:
         live = self._world.store.get(P2PTASK, name, namespace)
@@ -301,11 +309,6 @@ def _first_degraded(waits: Sequence[Wait]) -> tuple[str, str] | None:
             assert condition is not None
             return condition.reason, f"{wait.kind} {wait.name}: {condition.message}"
     return None
-
-
-def _asks_for_credentials(task: P2PTask) -> bool:
-    resolved = find(task.status.conditions, TaskCondition.RESOLVED)
-    return task.status.phase is Phase.FAILED and resolved is not None and resolved.reason in _ASKS_FOR_CREDENTIALS
 
 
 _LOOK_AGAIN = {"InvalidObject": 30.0, "Forbidden": 30.0, TaskReason.NAME_CLASH: 1.0}

@@ -98,7 +98,7 @@ def status_of(playground: Playground, situation: Situation, now: datetime) -> Pl
         _say_how_it_serves(situation, situation.serving, conditions, put)
     if situation.degraded is not None:
         put(PlaygroundCondition.DEGRADED, "True", *situation.degraded)
-    elif find(conditions, PlaygroundCondition.DEGRADED) is not None:
+    elif situation.aborted is None and find(conditions, PlaygroundCondition.DEGRADED) is not None:
         put(PlaygroundCondition.DEGRADED, "False", PlaygroundReason.HEALTHY, "Works as asked")
     return PlaygroundStatus(
         conditions=conditions,

@@ -1,7 +1,6 @@
 """Runs one kind's reconcile function: workers, time-outs, retries, resync, and a clean stop."""
 
 import asyncio
-import contextlib
 import inspect
 import itertools
 import logging
@@ -189,7 +188,9 @@ class Controller:
     async def _resync_forever(self, resync: Resync) -> None:
         while True:
             await asyncio.sleep(self._resync_seconds * self._rng.uniform(1 - RESYNC_JITTER, 1 + RESYNC_JITTER))
-            with contextlib.suppress(KubeError):  # its own log line is written where the request failed
+            try:
                 keys = resync()
                 for key in await keys if inspect.isawaitable(keys) else keys:
                     self.queue.add(key)
+            except KubeError as error:
+                logger.warning("%s: no resync this time: %s", self.name, error.message)

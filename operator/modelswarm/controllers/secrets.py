@@ -1,10 +1,9 @@
 """Reading the Secrets that tasks name. What is read goes into ``Credentials`` objects and nowhere else."""
 
 import base64
-import binascii
 from collections.abc import Iterable
 
-from modelswarm.api.conditions import TaskReason
+from modelswarm.api.conditions import TaskCondition, TaskReason, find
 from modelswarm.api.labels import (
     AWS_SECRET,
     AWS_SECRET_KEYS,
@@ -14,13 +13,19 @@ from modelswarm.api.labels import (
     OSS_SECRET_KEYS,
 )
 from modelswarm.api.meta import JsonObject
-from modelswarm.api.p2ptask import P2PTask
+from modelswarm.api.openmodel import HubName
+from modelswarm.api.p2ptask import P2PTask, Phase
 from modelswarm.content.credentials import Credentials, RegistryAuth, parse_docker_config
 from modelswarm.content.source import HubSource, Provider, Source, StoreSource
 from modelswarm.controllers.world import World
-from modelswarm.errors import Forbidden, NotFound, TaskBlocked
+from modelswarm.errors import ContentReason, Forbidden, NotFound, TaskBlocked
 from modelswarm.kube.kinds import SECRET
 
+MODELSCOPE_KEY = "MODELSCOPE_API_TOKEN"
+"""Beside ``HF_TOKEN`` in the same Secret; one hub's token is never sent to the other."""
+_ASKS_FOR_CREDENTIALS = frozenset(
+    {ContentReason.ACCESS_DENIED, TaskReason.CREDENTIAL_NOT_FOUND, TaskReason.CREDENTIAL_NOT_READABLE}
+)
 DOCKER_KEYS = (".dockerconfigjson", ".dockercfg")
 
 
@@ -37,6 +42,12 @@ def secret_for(source: Source) -> str | None:
             return None
 
 
+def asks_for_credentials(task: P2PTask) -> bool:
+    """Whether the task failed for want of the right credentials, so that other ones may help."""
+    resolved = find(task.status.conditions, TaskCondition.RESOLVED)
+    return task.status.phase is Phase.FAILED and resolved is not None and resolved.reason in _ASKS_FOR_CREDENTIALS
+
+
 async def read_credentials(world: World, task: P2PTask, source: Source) -> Credentials | None:
     """What the task's Secret holds for this source; None where the task names no Secret.
 
@@ -51,6 +62,10 @@ async def read_credentials(world: World, task: P2PTask, source: Source) -> Crede
             keys = OSS_SECRET_KEYS if provider is Provider.OSS else AWS_SECRET_KEYS
             key_id, key_secret = (_value(data, reference.name, key) for key in keys)
             return Credentials(access_key_id=key_id, access_key_secret=key_secret)
+        case HubSource(hub=HubName.MODELSCOPE):
+            # Not demanded: the Secret may be there for Hugging Face alone.
+            token = data.get(MODELSCOPE_KEY, b"").decode(errors="replace").strip()
+            return Credentials(modelscope_token=token or None)
         case _:
             return Credentials(hub_token=_value(data, reference.name, HUB_SECRET_KEY))
 
@@ -104,7 +119,7 @@ def _data(secret: JsonObject) -> dict[str, str]:
 def _decode(value: str) -> bytes:
     try:
         return base64.b64decode(value)
-    except binascii.Error:
+    except ValueError:
         return b""
 
 

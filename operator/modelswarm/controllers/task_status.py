@@ -7,7 +7,8 @@ The order in which a task goes forward::
                    |           +--> FellBack (Ready, Degraded)   engine stalled, unreachable, or out of attempts
                    +--> Failed      a person must act, or ``fallback: Fail`` where it would have fallen back
 
-A task is standing: Succeeded goes back to Running when copies are lost, FellBack to Running when the engine is back.
+A task is standing: Succeeded goes back to Running when copies are lost; FellBack stays Ready until the engine is back
+and has done it (Succeeded); Failed goes on as soon as the source answers, or bytes come in again.
 """
 
 from dataclasses import dataclass, replace
@@ -21,18 +22,20 @@ from modelswarm.api.p2ptask import (
     P2PTask,
     P2PTaskStatus,
     Phase,
-    Progress,
     TaskDisplay,
 )
 from modelswarm.backends.engine import EngineState, Observation
 from modelswarm.content.image import parse_reference
 from modelswarm.controllers.pinning import Pin
+from modelswarm.controllers.task_progress import display, next_progress
 from modelswarm.errors import ContentError, RateLimited, TaskBlocked
 
-PROGRESS_STEP_PERCENT = 5
-PROGRESS_STEP_SECONDS = 10
 MAX_FAILURES = 20
 BACKOFF_CAP_SECONDS = 60.0
+TROUBLE_POLL_SECONDS = 10.0
+"""How often an engine in trouble is asked again, unless it says otherwise."""
+
+_RESOLVING = "Asking the origin what there is"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,8 @@ class Facts:
     """The spec cannot be worked on at all."""
     resolving: bool = False
     """Pinning has been going on long enough to say so."""
+    retry_in: float | None = None
+    """Pinning waits so many seconds before its next attempt."""
     pin: Pin | None = None
     failure: ContentError | TaskBlocked | None = None
     """How the last attempt to pin ended, if it has not been counted yet."""
@@ -90,6 +95,26 @@ class _Draft:
             self.conditions, type_, status, reason, message, generation=self.task.metadata.generation, now=self.now
         )
 
+    def say(self, message: str) -> None:
+        """Change what the MESSAGE column says, and no other column."""
+        shown = self.values.get("display", self.task.status.display)
+        assert isinstance(shown, TaskDisplay)
+        self.set(display=shown.model_copy(update={"message": message}))
+
+    @property
+    def fell_back(self) -> bool:
+        """Read from the condition, because ``spec.suspend`` hides the phase for a while."""
+        ready = find(self.conditions, TaskCondition.READY)
+        return ready is not None and ready.status == "True" and ready.reason == TaskReason.FELL_BACK
+
+    def standing_phase(self) -> Phase:
+        """The phase that follows from Ready and the numbers of the last observation."""
+        if self.fell_back:
+            return Phase.FELL_BACK
+        status = self.task.status
+        complete = is_true(self.conditions, TaskCondition.READY) and status.ready >= status.desired
+        return Phase.SUCCEEDED if complete else Phase.RUNNING
+
     def recovered(self) -> None:
         """Degraded is said to be over only where it was ever said."""
         if find(self.conditions, TaskCondition.DEGRADED) is not None:
@@ -108,7 +133,11 @@ class _Draft:
 
 
 def advance(task: P2PTask, facts: Facts, policy: Policy, now: datetime) -> Decision:
-    """The next status. Calling it again with its own result and the same facts changes nothing."""
+    """The next status.
+
+    Calling it again with its own result and the same facts changes nothing, except that a failure (``facts.failure``,
+    or an observation that says so) is an event: each counts as one more attempt.
+    """
     draft = _Draft(task, now)
     draft.set(engine=facts.engine)
     if task.spec.suspend:
@@ -117,15 +146,21 @@ def advance(task: P2PTask, facts: Facts, policy: Policy, now: datetime) -> Decis
         draft.condition(TaskCondition.ACCEPTED, "False", facts.refused.reason, facts.refused.message)
         return _failed(draft, facts.refused.reason, facts.refused.message)
     draft.condition(TaskCondition.ACCEPTED, "True", TaskReason.ACCEPTED, f"Engine {facts.engine}")
-    deadline = _deadline(task, now)
-    if deadline is not None and deadline <= 0:
-        return _give_up(
-            draft,
-            TaskReason.DEADLINE_EXCEEDED,
-            f"not ready within activeDeadlineSeconds ({task.spec.active_deadline_seconds} s)",
-        )
-    decision = _pinned(draft, facts, policy)
-    return replace(decision, look_again=_earliest(decision.look_again, deadline))
+    return _within_deadline(draft, _pinned(draft, facts, policy))
+
+
+def _within_deadline(draft: _Draft, decision: Decision) -> Decision:
+    """The hard limit until the first Ready. It is looked at last: who is Ready just now has made it, and who has given
+    up already has a better reason (one that needs a person must not open the gate because time passes)."""
+    limit, status = draft.task.spec.active_deadline_seconds, decision.status
+    settled = status.completion_time is not None or status.phase in (Phase.FAILED, Phase.FELL_BACK)
+    if limit is None or settled or decision.hold:
+        return decision
+    remaining = limit - (draft.now - (draft.task.status.start_time or draft.now)).total_seconds()
+    if remaining > 0:
+        return replace(decision, look_again=_earliest(decision.look_again, remaining))
+    message = f"not ready within activeDeadlineSeconds ({limit} s)"
+    return replace(decision, status=_give_up(draft, TaskReason.DEADLINE_EXCEEDED, message).status)
 
 
 def _pinned(draft: _Draft, facts: Facts, policy: Policy) -> Decision:
@@ -137,57 +172,75 @@ def _pinned(draft: _Draft, facts: Facts, policy: Policy) -> Decision:
         revision = facts.pin.resolved.revision or facts.pin.resolved.digest
         draft.condition(TaskCondition.RESOLVED, "True", TaskReason.RESOLVED, f"Pinned to {revision}")
     elif task.status.resolved is None:
-        return _not_pinned_yet(draft, facts, policy)
+        return _not_pinned_yet(draft, facts)
     if facts.observation is None:
-        draft.set(phase=task.status.phase if task.status.phase is not Phase.RESOLVING else Phase.RUNNING)
+        if facts.pin is not None or task.status.phase is not Phase.FAILED:
+            draft.set(phase=draft.standing_phase())
         return Decision(draft.build())
-    return _observed(draft, facts, policy)
+    return _observed(draft, facts, facts.observation, policy)
 
 
-def _not_pinned_yet(draft: _Draft, facts: Facts, policy: Policy) -> Decision:
+def _not_pinned_yet(draft: _Draft, facts: Facts) -> Decision:
     """Keep what an earlier failure said (with its phase); else say Resolving, once that takes a while."""
-    resolved = find(draft.conditions, TaskCondition.RESOLVED)
     if not facts.resolving and not draft.task.status.conditions:
-        return Decision(draft.task.status, look_again=1.0, hold=True)
-    if resolved is None and facts.resolving:
-        draft.condition(TaskCondition.RESOLVED, "False", TaskReason.RESOLVING, "Asking the origin what there is")
-        draft.condition(TaskCondition.READY, "False", TaskReason.RESOLVING, "Asking the origin what there is")
+        return Decision(draft.task.status, look_again=facts.retry_in or 1.0, hold=True)
+    first = facts.resolving and find(draft.conditions, TaskCondition.RESOLVED) is None
+    if first:
+        draft.condition(TaskCondition.RESOLVED, "False", TaskReason.RESOLVING, _RESOLVING)
+    if draft.fell_back:
+        draft.set(phase=Phase.FELL_BACK)
+    elif first or draft.task.status.phase is Phase.SUSPENDED:
         draft.set(phase=Phase.RESOLVING)
-    elif draft.task.status.phase is Phase.SUSPENDED:
-        draft.set(phase=Phase.RESOLVING)
-        draft.condition(TaskCondition.READY, "False", TaskReason.RESOLVING, "Asking the origin what there is")
-    return Decision(draft.build(), look_again=None if facts.resolving else 1.0)
+        draft.condition(TaskCondition.READY, "False", TaskReason.RESOLVING, _RESOLVING)
+    return Decision(draft.build(), look_again=None if facts.resolving else facts.retry_in or 1.0)
 
 
 def _pin_failed(draft: _Draft, failure: ContentError | TaskBlocked, policy: Policy) -> Decision:
     """A failed attempt to pin: Failed at once where only a person helps; else back-off, then fallback."""
     task = draft.task
+    retry = policy.retry if isinstance(failure, TaskBlocked) else failure.retry_after or policy.retry
     draft.condition(TaskCondition.RESOLVED, "False", failure.reason, failure.message)
+    if task.status.resolved is not None:
+        # Only the manifest was lost: what was distributed is still there, and consumers resolve by themselves.
+        draft.condition(TaskCondition.DEGRADED, "True", failure.reason, failure.message)
+        if task.status.phase is Phase.SUSPENDED:
+            draft.set(phase=draft.standing_phase())
+        return Decision(draft.build(), look_again=retry, retry_in=retry)
     if isinstance(failure, TaskBlocked) or not failure.retryable:
         decision = _failed(draft, failure.reason, failure.message)
         return replace(decision, look_again=policy.retry, retry_in=policy.retry)
-    if task.status.resolved is not None:
-        # Ready once: the manifest was lost and cannot be restored now. Consumers resolve by themselves meanwhile.
-        draft.condition(TaskCondition.DEGRADED, "True", failure.reason, failure.message)
-        return Decision(draft.build(), look_again=policy.retry, retry_in=policy.retry)
-    if task.status.phase in (Phase.FELL_BACK, Phase.FAILED):
-        return Decision(draft.build(), look_again=policy.retry, retry_in=failure.retry_after or policy.retry)
-    attempts = task.status.attempts if isinstance(failure, RateLimited) else task.status.attempts + 1
+    if draft.fell_back or task.status.phase is Phase.FAILED:
+        draft.set(phase=Phase.FELL_BACK if draft.fell_back else Phase.FAILED)
+        return Decision(draft.build(), look_again=retry, retry_in=retry)
+    limited = isinstance(failure, RateLimited)
+    attempts = task.status.attempts if limited else _one_more(task)
     draft.set(attempts=attempts, phase=Phase.RESOLVING)
     waited = (draft.now - (task.status.start_time or draft.now)).total_seconds()
     if attempts > task.spec.backoff_limit or waited >= policy.fallback_after:
         decision = _give_up(draft, failure.reason, failure.message)
-        return replace(decision, look_again=policy.retry, retry_in=policy.retry)
-    delay = failure.retry_after or min(BACKOFF_CAP_SECONDS, 2.0**attempts)
+        return replace(decision, look_again=retry, retry_in=retry)
+    delay = failure.retry_after or (BACKOFF_CAP_SECONDS if limited else backoff(attempts))
     draft.condition(TaskCondition.READY, "False", failure.reason, failure.message)
-    draft.set(display=_display(draft, None, failure.message))
+    draft.say(failure.message)
     return Decision(draft.build(), look_again=delay, retry_in=delay)
 
 
-def _observed(draft: _Draft, facts: Facts, policy: Policy) -> Decision:
-    observation = facts.observation
-    assert observation is not None
+def _one_more(task: P2PTask) -> int:
+    """The number of failed attempts with this one; past the limit nobody counts any further."""
+    return min(task.status.attempts, task.spec.backoff_limit) + 1
+
+
+def backoff(attempts: int) -> float:
+    """Seconds before the next attempt: 2, 4, 8... up to the cap."""
+    return min(BACKOFF_CAP_SECONDS, 2.0 ** min(attempts, 10))
+
+
+def _observed(draft: _Draft, facts: Facts, observation: Observation, policy: Policy) -> Decision:
     status = draft.task.status
+    if observation.state is EngineState.UNREACHABLE:
+        # It says nothing about the bytes, so every number stays as it was.
+        draft.say(observation.message)
+        return _not_ready(draft, facts, observation, policy, status.last_progress_time)
     draft.set(
         desired=observation.desired,
         ready=observation.ready,
@@ -195,55 +248,74 @@ def _observed(draft: _Draft, facts: Facts, policy: Policy) -> Decision:
         failures=observation.failures[:MAX_FAILURES],
         dragonfly=observation.dragonfly,
     )
-    progress, moved = _progress(status, observation, draft.now)
-    draft.set(progress=progress, display=_display(draft, observation, observation.message, progress))
+    progress, moved = next_progress(status, observation, draft.now)
+    draft.set(progress=progress, display=display(observation, progress))
     if moved:
         draft.set(last_progress_time=draft.now)
-    match observation.state:
-        case EngineState.READY:
-            complete = observation.ready >= observation.desired
-            draft.condition(TaskCondition.READY, "True", observation.reason, observation.message)
-            draft.set(
-                phase=Phase.SUCCEEDED if complete else Phase.RUNNING,
-                completion_time=status.completion_time or draft.now,
-            )
-            _degraded(draft, facts)
-            return Decision(draft.build(), look_again=observation.poll_after)
-        case EngineState.RUNNING | EngineState.UNREACHABLE | EngineState.FAILED:
-            return _not_ready(draft, observation, policy, moved)
+    if observation.state is EngineState.READY:
+        complete = observation.ready >= observation.desired
+        draft.condition(TaskCondition.READY, "True", observation.reason, observation.message)
+        draft.set(
+            phase=Phase.SUCCEEDED if complete else Phase.RUNNING,
+            completion_time=status.completion_time or draft.now,
+        )
+        _degraded(draft, facts)
+        return Decision(draft.build(), look_again=observation.poll_after)
+    # A byte that is not shown yet (progress moves in steps) is a sign of life all the same.
+    alive = observation.measured and observation.done_bytes > status.progress.done_bytes
+    return _not_ready(draft, facts, observation, policy, draft.now if moved or alive else status.last_progress_time)
 
 
-def _not_ready(draft: _Draft, observation: Observation, policy: Policy, moved: bool) -> Decision:
+def _not_ready(
+    draft: _Draft, facts: Facts, observation: Observation, policy: Policy, last_byte: datetime | None
+) -> Decision:
     """Running, or trouble: fall back when time without progress, or attempts, have run out; else go on."""
     task, status = draft.task, draft.task.status
-    fallen = status.phase in (Phase.FELL_BACK, Phase.FAILED)
-    since = draft.now if moved else (status.last_progress_time or status.start_time or draft.now)
-    idle = (draft.now - since).total_seconds()
-    limit = policy.stall if observation.state is EngineState.RUNNING else policy.fallback_after
-    if observation.state is EngineState.FAILED and not fallen:
-        draft.set(attempts=status.attempts + 1)
-        if status.attempts + 1 > task.spec.backoff_limit:
-            return replace(_give_up(draft, observation.reason, observation.message), look_again=policy.retry)
-    if fallen or (idle >= limit and status.completion_time is None):
-        reason = observation.reason if observation.state is not EngineState.RUNNING else TaskReason.STALLED
-        message = (
-            observation.message
-            if observation.state is not EngineState.RUNNING
-            else f"no newly verified byte for {policy.stall:.0f} s: {observation.message}"
-        )
-        if fallen and not moved:
-            return Decision(draft.build(), look_again=observation.poll_after or policy.retry)
-        return replace(_give_up(draft, reason, message), look_again=observation.poll_after or policy.retry)
+    running = observation.state is EngineState.RUNNING
+    poll = observation.poll_after or (None if running else TROUBLE_POLL_SECONDS)
+    if draft.fell_back or (status.phase is Phase.FAILED and facts.pin is None and last_byte != draft.now):
+        draft.set(phase=Phase.FELL_BACK if draft.fell_back else Phase.FAILED)
+        draft.say(status.display.message)
+        return Decision(draft.build(), look_again=observation.poll_after or policy.retry)
+    if observation.state is EngineState.UNREACHABLE and is_true(draft.conditions, TaskCondition.READY):
+        draft.condition(TaskCondition.DEGRADED, "True", observation.reason, observation.message)
+        draft.set(phase=draft.standing_phase())
+        return Decision(draft.build(), look_again=poll)
+    left: float | None = None
+    if status.completion_time is None:  # attempts and time count until the first Ready only
+        if observation.state is EngineState.FAILED:
+            draft.set(attempts=_one_more(task))
+            if _one_more(task) > task.spec.backoff_limit:
+                return replace(_give_up(draft, observation.reason, observation.message), look_again=policy.retry)
+        limit = policy.fallback_after if observation.state is EngineState.UNREACHABLE else policy.stall
+        left = limit - (draft.now - _idle_since(draft, last_byte)).total_seconds()
+        if left <= 0:
+            stalled = f"no newly verified byte for {policy.stall:.0f} s: {observation.message}"
+            reason, message = (TaskReason.STALLED, stalled) if running else (observation.reason, observation.message)
+            return replace(_give_up(draft, reason, message), look_again=observation.poll_after or policy.retry)
     draft.condition(TaskCondition.READY, "False", observation.reason, observation.message)
     draft.set(phase=Phase.RUNNING)
-    return Decision(draft.build(), look_again=_earliest(observation.poll_after, limit - idle + 0.1))
+    if running:
+        _degraded(draft, facts)
+    return Decision(draft.build(), look_again=_earliest(poll, None if left is None else left + 0.1))
+
+
+def _idle_since(draft: _Draft, last_byte: datetime | None) -> datetime:
+    """When the engine last moved, or could begin to: time that was spent on resolving is not the engine's."""
+    began = last_byte or draft.task.status.start_time or draft.now
+    resolved = find(draft.conditions, TaskCondition.RESOLVED)
+    pinned = resolved is not None and resolved.status == "True"
+    return max(began, resolved.last_transition_time) if resolved is not None and pinned else began
 
 
 def _degraded(draft: _Draft, facts: Facts) -> None:
-    """Degraded while Ready: what the engine says, else whether the tag still is what was pinned."""
+    """What the engine says; else that the manifest is lost; else whether the tag still is what was pinned."""
     observation, resolved = facts.observation, draft.values.get("resolved", draft.task.status.resolved)
     if observation is not None and observation.degraded is not None:
         draft.condition(TaskCondition.DEGRADED, "True", *observation.degraded)
+        return
+    if (lost := find(draft.conditions, TaskCondition.RESOLVED)) is not None and lost.status == "False":
+        draft.condition(TaskCondition.DEGRADED, "True", lost.reason, lost.message)
         return
     before = find(draft.conditions, TaskCondition.DEGRADED)
     if facts.image_digest is None and before is not None and before.reason == TaskReason.IMAGE_MOVED:
@@ -264,6 +336,9 @@ def _degraded(draft: _Draft, facts: Facts) -> None:
 
 def _suspended(draft: _Draft) -> Decision:
     draft.set(phase=Phase.SUSPENDED)
+    if draft.task.status.completion_time is None:
+        # As for a Job: the time until the first Ready starts anew when the work goes on.
+        draft.set(start_time=None, last_progress_time=None)
     if not is_true(draft.conditions, TaskCondition.READY):
         draft.condition(TaskCondition.READY, "False", TaskReason.SUSPENDED, "spec.suspend is true")
     return Decision(draft.build())
@@ -280,85 +355,16 @@ def _give_up(draft: _Draft, reason: str, message: str) -> Decision:
     )
     draft.condition(TaskCondition.DEGRADED, "True", reason, message)
     draft.set(phase=Phase.FELL_BACK, completion_time=draft.task.status.completion_time or draft.now)
-    draft.set(display=_display(draft, None, message))
+    draft.say(message)
     return Decision(draft.build())
 
 
 def _failed(draft: _Draft, reason: str, message: str) -> Decision:
     draft.condition(TaskCondition.READY, "False", reason, message)
-    draft.set(phase=Phase.FAILED, display=_display(draft, None, message))
+    draft.set(phase=Phase.FAILED)
+    draft.say(message)
     return Decision(draft.build())
-
-
-def _deadline(task: P2PTask, now: datetime) -> float | None:
-    """Seconds left until the hard limit; None without one, or once the task has been Ready."""
-    limit, start = task.spec.active_deadline_seconds, task.status.start_time
-    if limit is None or task.status.completion_time is not None:
-        return None
-    return limit - (now - start).total_seconds() if start is not None else float(limit)
 
 
 def _earliest(*seconds: float | None) -> float | None:
     return min((value for value in seconds if value is not None), default=None)
-
-
-def _progress(status: P2PTaskStatus, observation: Observation, now: datetime) -> tuple[Progress, bool]:
-    """The progress to show (in steps, never backwards), and whether bytes came in since the last that was shown."""
-    if not observation.measured:
-        return Progress(total_bytes=observation.total_bytes), False
-    before = status.progress
-    total = observation.total_bytes
-    done = max(before.done_bytes, observation.done_bytes) if total == before.total_bytes else observation.done_bytes
-    percent = done * 100 // total if total else 0
-    moved = done > before.done_bytes
-    seconds = (now - (status.last_progress_time or status.start_time or now)).total_seconds()
-    finished = percent == 100 and before.percent != 100
-    if moved and not finished and percent - before.percent < PROGRESS_STEP_PERCENT and seconds < PROGRESS_STEP_SECONDS:
-        return before, False
-    rate = int((done - before.done_bytes) / seconds) if moved and seconds > 0 else before.bytes_per_second
-    return (
-        Progress(
-            percent=percent,
-            done_bytes=done,
-            total_bytes=total,
-            origin_bytes=max(observation.origin_bytes, before.origin_bytes),
-            peer_bytes=max(observation.peer_bytes, before.peer_bytes),
-            bytes_per_second=0 if percent == 100 else rate,
-            eta_seconds=None if percent == 100 or rate <= 0 else int((total - done) / rate),
-        ),
-        moved,
-    )
-
-
-def _display(
-    draft: _Draft, observation: Observation | None, message: str, progress: Progress | None = None
-) -> TaskDisplay:
-    if observation is None or not observation.measured or progress is None:
-        return TaskDisplay(message=message)
-    return TaskDisplay(
-        ready=f"{observation.ready}/{observation.desired}",
-        progress=f"{progress.percent}%",
-        eta="-" if progress.eta_seconds is None else format_seconds(progress.eta_seconds),
-        origin=format_bytes(progress.origin_bytes),
-        peer=format_bytes(progress.peer_bytes),
-        message=message,
-    )
-
-
-def format_seconds(seconds: int) -> str:
-    """``45s``, ``3m20s``, ``2h05m``."""
-    if seconds < 60:
-        return f"{seconds}s"
-    if seconds < 3600:
-        return f"{seconds // 60}m{seconds % 60:02}s"
-    return f"{seconds // 3600}h{seconds % 3600 // 60:02}m"
-
-
-def format_bytes(count: int) -> str:
-    """``953.1Mi``: what people write for bytes in Kubernetes."""
-    value = float(count)
-    for unit in ("", "Ki", "Mi", "Gi"):
-        if value < 1024:
-            return f"{value:.1f}{unit}" if unit else f"{count}"
-        value /= 1024
-    return f"{value:.1f}Ti"

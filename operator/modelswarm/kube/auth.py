@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import kopf
 from kubernetes_asyncio import config
@@ -41,11 +43,20 @@ async def load_configuration(kubeconfig: Path | None = None) -> Configuration:
     if not configuration.verify_ssl:
         raise SettingsError("KUBECONFIG: insecure-skip-tls-verify is not accepted; set certificate-authority-data")
     configuration.connection_pool_maxsize = POOL_SIZE
+    configuration.proxy = configuration.proxy or _proxy_for(str(configuration.host))
     return configuration
 
 
 def _in_cluster() -> bool:
     return bool(os.environ.get(SERVICE_HOST_ENV_NAME)) and Path(SERVICE_TOKEN_FILENAME).exists()
+
+
+def _proxy_for(host: str) -> str | None:
+    """What the environment says (``https_proxy``, ``no_proxy``), except for this machine, as Go programs do."""
+    url = urlsplit(host)
+    if url.hostname is None or url.hostname == "localhost" or url.hostname.startswith("127."):
+        return None
+    return None if proxy_bypass(url.netloc) else getproxies().get(url.scheme)
 
 
 def open_client(configuration: Configuration) -> ApiClient:
@@ -77,7 +88,6 @@ def login_handler(configuration: Configuration) -> Login:
             certificate_path=configuration.cert_file,
             private_key_path=configuration.key_file,
             proxy_url=configuration.proxy,
-            trust_env=True,
             expiration=datetime.now(UTC) + timedelta(seconds=KOPF_LOGIN_SECONDS),
         )
 

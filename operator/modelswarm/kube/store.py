@@ -6,6 +6,7 @@ state back. Comparing resourceVersions as integers is what the API server docume
 has always done.
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ from modelswarm.kube.key import Key
 from modelswarm.kube.kinds import Kind
 from modelswarm.kube.objects import key_of, metadata, version_of
 from modelswarm.kube.port import Listing
+
+logger = logging.getLogger(__name__)
 
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 TOMBSTONE_SECONDS = 600.0
@@ -40,6 +43,8 @@ class _Table:
     functions: dict[str, IndexFunction] = field(default_factory=dict)
     indexes: dict[tuple[str, str], dict[Key, None]] = field(default_factory=dict)
     tombstones: dict[Key, tuple[str, float]] = field(default_factory=dict)
+    listed_at: str = "0"
+    """The resourceVersion of the last complete list: an unknown object that is not newer has gone before it."""
 
     def insert(self, key: Key, obj: JsonObject, version: str) -> None:
         self.discard(key)
@@ -53,6 +58,13 @@ class _Table:
         if entry is not None:
             self._unindex(key, entry)
         return entry
+
+    def clear(self) -> None:
+        """Forget everything but the index functions."""
+        self.entries.clear()
+        self.indexes.clear()
+        self.tombstones.clear()
+        self.listed_at = "0"
 
     def reindex(self) -> None:
         for key, entry in self.entries.items():
@@ -91,13 +103,11 @@ class Store:
         """Take in a version of an object; returns False if it, or a newer one, or its deletion was known already."""
         table, key, version = self._table(kind), key_of(obj), version_of(obj)
         known = table.entries.get(key)
-        if known is not None and not _newer(version, known.version):
+        buried, _ = table.tombstones.get(key, ("0", 0.0))
+        newest = known.version if known is not None else max(buried, table.listed_at, key=_number)
+        if not _newer(version, newest):
             return False
-        buried = table.tombstones.get(key)
-        if buried is not None:
-            if not _newer(version, buried[0]):
-                return False
-            del table.tombstones[key]
+        table.tombstones.pop(key, None)
         table.insert(key, _strip(obj), version)
         return True
 
@@ -113,7 +123,7 @@ class Store:
             key, version = key_of(obj_or_key), resource_version or version_of(obj_or_key)
         table = self._table(kind)
         known = table.entries.get(key)
-        if known is not None and version and _newer(known.version, version):
+        if known is not None and version and _later(known.version, version):
             return False
         table.discard(key)
         version = version or (known.version if known is not None else "")
@@ -148,19 +158,27 @@ class Store:
 
         What the list lacks is gone unless it is newer than the list: its resourceVersion, which a ``Listing`` knows
         and ``started_rv`` overrides. With neither, the newest object of the list stands in for it, which keeps too
-        much rather than too little.
+        much rather than too little. Lists of a kind must come in the order in which they were asked for: one that is
+        older than the last one means that the API server's data was restored from a backup, and replaces everything.
         """
         table = self._table(kind)
-        changed = {key_of(obj): None for obj in objects if self.put(kind, obj)}
         version = str(started_rv) if started_rv is not None else getattr(objects, "resource_version", "")
         version = version or _newest(objects)
+        changed: dict[Key, None] = {}
+        if _later(table.listed_at, version):
+            logger.warning("%s: the API server's history went back; believing its list", kind.plural)
+            changed = dict.fromkeys(table.entries)
+            table.clear()
+        changed.update({key_of(obj): None for obj in objects if self.put(kind, obj)})
         listed = {key_of(obj) for obj in objects}
         for key in [key for key in table.entries if key not in listed]:
             entry = table.entries[key]
-            if not _newer(entry.version, version):
+            if not _later(entry.version, version):
                 table.discard(key)
                 self._bury(table, key, version)
                 changed[key] = None
+        if _later(version, table.listed_at):
+            table.listed_at = version
         return sorted(changed, key=_order)
 
     def count(self, kind: Kind) -> int:
@@ -189,7 +207,7 @@ class Store:
                 break
             del table.tombstones[old]
         known = table.tombstones.pop(key, None)
-        if known is not None and _newer(known[0], version):
+        if known is not None and _later(known[0], version):
             version = known[0]
         table.tombstones[key] = (version, now + TOMBSTONE_SECONDS)
 
@@ -198,17 +216,28 @@ def _order(key: Key) -> tuple[str, str]:
     return (key.namespace, key.name)
 
 
+def _later(version: str, than: str) -> bool:
+    """Whether the first version is certainly later; False for versions that are not numbers."""
+    try:
+        return int(version) > int(than)
+    except ValueError:
+        return False
+
+
 def _newer(version: str, than: str) -> bool:
-    """Whether the first version is later; versions that are not numbers are newer whenever they differ."""
+    """Whether to believe the first version; where they are not numbers, if they differ."""
     try:
         return int(version) > int(than)
     except ValueError:
         return version != than or not version
 
 
+def _number(version: str) -> int:
+    return int(version) if version.isdigit() else 0
+
+
 def _newest(objects: Iterable[JsonObject]) -> str:
-    versions = [version for obj in objects if (version := version_of(obj)).isdigit()]
-    return max(versions, key=int, default="0")
+    return max(map(version_of, objects), key=_number, default="0")
 
 
 def _strip(obj: JsonObject) -> JsonObject:

@@ -66,6 +66,9 @@ class Bringer:
         wrong: set[str] = set()
         for leg in [*legs[:-1], *legs[-1:] * WRONG_BYTES_TRIES]:
             last = leg is legs[-1]
+            if not leg.splittable and part.done and not last:
+                # It would begin again from the first byte; the next leg continues.
+                continue
             fetch = _Fetch(leg, file, part, self._effort, self._slots)
             try:
                 state = await fetch.run(expected, self._effort.attempts if last else _EARLIER_LEG_ATTEMPTS)
@@ -106,8 +109,8 @@ class _Fetch:
 
     async def run(self, expected: Expected, attempts: int) -> HashState | None:
         """Fetch what is missing; returns the hash over the whole file as it is on disk then."""
-        if not self._leg.splittable and len(self._part.spans) > 1:
-            self._part.restart(whole=True)
+        if self._part.done == 0:
+            self._part.respan(whole=not self._leg.splittable)
         try:
             async with asyncio.TaskGroup() as group:
                 follower = group.create_task(self._follow(expected))

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -28,6 +29,21 @@ exit codes: 0 done; 1 worth another start; 2 a person must act (settings, creden
 def run(argv: Sequence[str]) -> int:
     """Parse ``argv``, load, report. Everything that costs start-up time is imported after the parsing."""
     options = _parser(os.environ).parse_args(argv)
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, _leave) if in_main_thread else None
+    try:
+        return _load(options)
+    finally:
+        if in_main_thread:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _leave(number: int, _: object) -> None:
+    """For the time of the imports: the first process of a container ignores a signal that it does not handle."""
+    os._exit(128 + number)
+
+
+def _load(options: argparse.Namespace) -> int:
     import asyncio
 
     from modelswarm.errors import LoadError
@@ -76,7 +92,6 @@ def say(line: str) -> None:
 
 async def _until_stopped(session: "Session") -> None:
     import asyncio
-    import signal
 
     loop = asyncio.get_running_loop()
     task = asyncio.ensure_future(session.run())

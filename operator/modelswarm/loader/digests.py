@@ -7,7 +7,6 @@ from enum import Enum
 from typing import Protocol
 
 from modelswarm.content.manifest import ManifestFile
-from modelswarm.errors import ContentReason, LoadError
 
 SLICE = 16 << 20
 """Bytes hashed in one go in a thread: short enough to be interrupted at once, long enough to make threads cheap."""
@@ -42,11 +41,6 @@ class Expected:
         self.binding = bool(self.algorithm)
         if not self.binding and (md5 := _MD5.fullmatch(file.version or "")):
             self.algorithm, self.hex = "md5", md5[1]
-        if self.algorithm not in ("", "sha256", "git-sha1", "md5"):
-            raise LoadError(
-                ContentReason.INVALID_REFERENCE,
-                f"{file.path}: this version of the loader cannot verify a {self.algorithm} digest",
-            )
 
     def hash(self) -> HashState | None:
         """A fresh hash, or None where there is nothing to compare with."""

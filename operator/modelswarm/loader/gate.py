@@ -22,7 +22,7 @@ class Gate:
         until = self._now() + seconds
         # Several connections meet the same limit within moments of each other; one line is enough.
         if until > self._until + 1:
-            self._say(f"{host} asks for patience (too many requests); continuing in {seconds:.0f} s")
+            self._say(f"{host} asks for patience; continuing in {seconds:.0f} s")
         self._until = max(self._until, until)
 
     async def wait(self) -> None:

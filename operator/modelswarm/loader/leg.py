@@ -10,12 +10,13 @@ class Sink(Protocol):
     """Where a leg puts the bytes of one span of one file.
 
     A leg that streams calls ``begin`` once, then ``write`` for every piece. One whose program writes the file by
-    itself (a daemon that is told a path) lets it write to ``path`` and calls ``filled`` instead.
+    itself (a daemon that is told a path) lets it write beside ``path``, renames that to ``path`` and calls ``filled``;
+    what lies at ``path`` before that is taken for good bytes by the next start.
     """
 
     @property
     def path(self) -> Path:
-        """The part file; another program may replace its content only if the leg is not ``splittable``."""
+        """The part file; only a leg that is not ``splittable`` may replace it."""
 
     async def begin(self, *, whole: bool = False) -> None:
         """The source has answered and sends what was asked for, or else the ``whole`` file from its first byte."""

@@ -13,6 +13,7 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from modelswarm.loader.progress import RESUMED, Meter
@@ -30,15 +31,16 @@ class Span:
 
 
 def split(size: int, span_bytes: int) -> list[Span]:
-    """Spans of about a sixteenth of the file, neither shorter than ``span_bytes`` nor longer than four times that.
+    """Equal spans of about a sixteenth of the file, not shorter than ``span_bytes``, nor much longer than four of that.
 
     Short enough that all connections end at about the same time and that hashing, which goes from the front, is not
     left far behind; long enough that requests do not matter.
     """
-    step = min(max(size // 16, span_bytes), 4 * span_bytes)
-    if size < 2 * span_bytes:
-        step = max(size, 1)
-    return [Span(start, min(start + step, size), start) for start in range(0, size, step)]
+    if size == 0:
+        return []
+    count = max(size // min(max(size // 16, span_bytes), 4 * span_bytes), 1)
+    edges = [size * index // count for index in range(count + 1)]
+    return [Span(start, end, start) for start, end in pairwise(edges)]
 
 
 class Part:
@@ -111,6 +113,12 @@ class Part:
         self.spans = split(self.size, max(self.size, 1) if whole else self._span_bytes)
         self.record(force=True)
         self._grown.set()
+
+    def respan(self, *, whole: bool) -> None:
+        """Choose spans anew while nothing is on disk."""
+        spans = split(self.size, max(self.size, 1) if whole else self._span_bytes)
+        if len(spans) != len(self.spans):
+            self.restart(whole=whole)
 
     def adopt(self, source: str) -> None:
         """Take over a file that another program has put at ``path``."""

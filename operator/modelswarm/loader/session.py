@@ -16,6 +16,7 @@ from modelswarm.loader.effort import Effort
 from modelswarm.loader.gate import Gate
 from modelswarm.loader.leg import Leg
 from modelswarm.loader.load import Load
+from modelswarm.loader.network import open_client
 from modelswarm.loader.origin import OriginHTTP
 from modelswarm.loader.outcome import Reason
 from modelswarm.loader.pin import ask_origin, mounted_manifest
@@ -79,9 +80,8 @@ class Session:
         """Pin, then fetch or check; raises ``LoadError``."""
         settings = self.settings
         gate = Gate(self._say)
-        timeout = httpx.Timeout(settings.stall, connect=_CONNECT_SECONDS, pool=None)
-        async with httpx.AsyncClient(
-            timeout=timeout, headers={"User-Agent": f"modelswarm-loader/{__version__}"}
+        async with open_client(
+            stall=settings.stall, connect=_CONNECT_SECONDS, user_agent=f"modelswarm-loader/{__version__}"
         ) as http:
             self.manifest = manifest = await self._pin(http, gate)
             self.meter = Meter(manifest.bytes, len(manifest.files))

@@ -54,8 +54,9 @@ def test_killed_in_the_middle_it_continues_where_it_was(
     hub.reset()
     assert loader.run() == 0, loader.output
     assert tree(loader.directory) == tree(model_folder)
-    assert loader.sources()["resumed"] == there
-    assert loader.sources()["origin"] <= mounted.bytes - there
+    # Small files have no record; their parts count as well.
+    assert loader.sources()["resumed"] >= there
+    assert sum(loader.sources().values()) == mounted.bytes
     assert hub.counters.total(Kind.CDN).content <= mounted.bytes - there
 
 

@@ -1,0 +1,31 @@
+"""Waiting for what must come, and watching that nothing comes that must not."""
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def eventually(attempt: Callable[[], T], seconds: float = 10.0, every: float = 0.05) -> T:
+    """The first true value of ``attempt``. A failed assertion in it counts as "not yet"; the last one is raised."""
+    deadline = time.monotonic() + seconds
+    while True:
+        failure: AssertionError | None = None
+        try:
+            value = attempt()
+            if value:
+                return value
+        except AssertionError as error:
+            failure = error
+        if time.monotonic() > deadline:
+            raise failure or AssertionError(f"did not come true within {seconds:g} s (last value: {value!r})")
+        time.sleep(every)
+
+
+def throughout(check: Callable[[], object], seconds: float = 0.7, every: float = 0.05) -> None:
+    """Assert that ``check`` is true for the whole time: absence can only be observed by looking for a while."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        assert check(), "did not hold"
+        time.sleep(every)

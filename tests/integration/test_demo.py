@@ -1,0 +1,76 @@
+"""``make demo``, as a user runs it: ends with the summary, leaves nothing behind, and says what went wrong."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dev.installation import ROOT
+
+# The first start on a machine may have to build the programs.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+
+
+def run_demo(tmp_path: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "dev.demo"],
+        cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(tmp_path), **environment},
+        capture_output=True,
+        text=True,
+    )
+
+
+def rows(output: str) -> dict[str, str]:
+    """The summary's table."""
+    table = output.partition("\nsummary\n")[2]
+    return dict(re.split(r"\s{2,}", line.strip(), maxsplit=1) for line in table.splitlines() if line.strip())
+
+
+def test_demo_shows_the_gate_and_loads_the_model(tmp_path: Path) -> None:
+    result = run_demo(tmp_path)
+    assert result.returncode == 0, result.stdout + result.stderr
+    summary = rows(result.stdout)
+    assert summary["result"] == "OK"
+    looks = re.match(r"absent at all (\d+) looks", summary["gate"])
+    assert looks is not None
+    assert int(looks[1]) >= 5
+    assert float(summary["task Ready to Deployment"].removesuffix(" ms")) < 5000
+    origin = re.fullmatch(r"([\d,]+) for a model of ([\d,]+)", summary["bytes from the origin"])
+    assert origin is not None
+    assert origin[1] == origin[2]
+    assert int(summary["files verified"].partition(" ")[0]) >= 7
+    assert "Resolving" in result.stdout
+    assert "WaitingForModel" in result.stdout
+    assert "Traceback" not in result.stdout + result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_demo_says_what_failed_and_shows_the_operators_log(tmp_path: Path) -> None:
+    result = run_demo(tmp_path, MODELSWARM_LEASE_SECONDS="-1")
+    assert result.returncode == 1
+    assert "demo FAILED: operator: ended before it led" in result.stderr
+    assert "lease-seconds" in result.stderr.lower().replace("_", "-")
+    assert "Traceback" not in result.stdout + result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_kept_demo_runs_until_it_is_stopped(tmp_path: Path) -> None:
+    command = [sys.executable, "-u", "-m", "dev.demo", "--keep"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as demo:
+        assert demo.stdout is not None
+        kubeconfig = ""
+        for line in demo.stdout:
+            if "export KUBECONFIG=" in line:
+                kubeconfig = line.partition("=")[2].strip()
+            if "stops it" in line:
+                break
+        assert Path(kubeconfig).exists()
+        demo.send_signal(signal.SIGTERM)
+        assert demo.wait(30) == 0
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,176 @@
+"""The bottom layer under httpx: errors by their right names, TLS with verification, connections used again."""
+
+import asyncio
+import contextlib
+import datetime
+import ipaddress
+import socket
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import httpx
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from modelswarm.loader.network import LargeReads, open_client
+
+BODY = bytes(range(256)) * 8192
+"""2 MiB: more than one read."""
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@contextlib.asynccontextmanager
+async def serving(handler: Handler, context: ssl.SSLContext | None = None) -> AsyncIterator[int]:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            await handler(reader, writer)
+        writer.transport.abort()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=context)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+
+
+async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while True:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(f"HTTP/1.1 200 OK\r\nContent-Length: {len(BODY)}\r\n\r\n".encode() + BODY)
+        await writer.drain()
+
+
+async def cut(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nshort")
+    await writer.drain()
+    writer.write_eof()
+    await reader.read()
+
+
+async def stall(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.readuntil(b"\r\n\r\n")
+    await reader.read()
+
+
+async def chatter(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(b"SSH-2.0-OpenSSH\r\n\r\n")
+    await reader.read()
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(transport=LargeReads(ssl.create_default_context()), timeout=0.2) as client:
+        yield client
+
+
+async def test_a_body_arrives_and_the_connection_is_used_again(client: httpx.AsyncClient) -> None:
+    connections = 0
+
+    async def counted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        await answer(reader, writer)
+
+    async with serving(counted) as port:
+        for _ in range(3):
+            assert (await client.get(f"http://127.0.0.1:{port}/")).content == BODY
+    assert connections == 1
+
+
+@pytest.mark.parametrize(
+    ("handler", "error"),
+    [
+        pytest.param(cut, httpx.RemoteProtocolError, id="an answer that ends early"),
+        pytest.param(stall, httpx.ReadTimeout, id="silence"),
+        pytest.param(chatter, httpx.RemoteProtocolError, id="something that is not HTTP"),
+    ],
+)
+async def test_it_fails_with(client: httpx.AsyncClient, handler: Handler, error: type[httpx.TransportError]) -> None:
+    async with serving(handler) as port:
+        with pytest.raises(error) as caught:
+            await client.get(f"http://127.0.0.1:{port}/")
+        assert caught.value.request.url.port == port
+
+
+async def test_nobody_there(client: httpx.AsyncClient) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        with pytest.raises(httpx.ConnectError):
+            await client.get(f"http://127.0.0.1:{closed.getsockname()[1]}/")
+
+
+async def test_a_scheme_that_is_not_http(client: httpx.AsyncClient) -> None:
+    with pytest.raises(httpx.UnsupportedProtocol):
+        await client.get("ftp://127.0.0.1/")
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
+        .sign(key, hashes.SHA256())
+    )
+    path = tmp_path_factory.mktemp("tls") / "pair.pem"
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM) + private)
+    return path
+
+
+class TestTLS:
+    @pytest.fixture
+    def context(self, certificate: Path) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        return context
+
+    async def test_a_body_arrives_from_a_host_whose_ca_the_environment_names(
+        self, certificate: Path, context: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        async with serving(answer, context) as port, open_client(stall=5, connect=5, user_agent="test") as client:
+            assert (await client.get(f"https://127.0.0.1:{port}/")).content == BODY
+            assert (await client.get(f"https://127.0.0.1:{port}/")).content == BODY
+
+    async def test_an_unknown_ca_is_refused(self, client: httpx.AsyncClient, context: ssl.SSLContext) -> None:
+        async with serving(answer, context) as port:
+            with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
+                await client.get(f"https://127.0.0.1:{port}/")
+
+    async def test_so_is_another_host_name(
+        self, certificate: Path, context: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        async with serving(answer, context) as port, open_client(stall=5, connect=5, user_agent="test") as client:
+            with pytest.raises(httpx.ConnectError):
+                await client.get(f"https://localhost:{port}/")
+
+
+async def test_a_proxy_from_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bytes] = []
+
+    async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nproxy")
+        await reader.read()
+
+    async with serving(proxy) as port:
+        monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{port}")
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{port}")
+        async with open_client(stall=5, connect=5, user_agent="test") as client:
+            assert (await client.get("http://hub.invalid/file")).content == b"proxy"
+    assert asked[0].startswith(b"GET http://hub.invalid/file HTTP/1.1\r\n")
