@@ -27,8 +27,6 @@ class Convergence:
     """From the first create to the operator's last write."""
     created_seconds: float
     """Of that, until the last OpenModel and Playground was created."""
-    events_seconds: float
-    """Until the last Kubernetes Event was written."""
     requests: Requests
     operator_cpu: float
     control_plane_cpu: float
@@ -36,7 +34,13 @@ class Convergence:
 
 
 async def converge(
-    cluster: ControlPlane, operator: OperatorProcess, sizes: Sizes, *, distribution: bool, concurrency: int, timeout: float
+    cluster: ControlPlane,
+    operator: OperatorProcess,
+    sizes: Sizes,
+    *,
+    distribution: bool,
+    concurrency: int,
+    timeout: float,
 ) -> Convergence:
     """Create everything, and wait until it has become what it should be. Raises ``DidNotConverge``."""
     pid = operator.child.pid
@@ -50,7 +54,6 @@ async def converge(
     return Convergence(
         seconds=last_write - started,
         created_seconds=created - started,
-        events_seconds=0.0,
         requests=requests,
         operator_cpu=readings.cpu_seconds(pid) - cpu,
         control_plane_cpu=_plane_cpu(cluster) - plane,
@@ -81,6 +84,16 @@ async def _until_settled(
             raise DidNotConverge(f"not settled in time: {', '.join(missing[:5])} and {max(0, len(missing) - 5)} more")
 
 
+async def wait_quiet(operator: OperatorProcess, seconds: float = QUIET) -> None:
+    """Until the operator has written nothing for so long."""
+    writes, since = -1, time.monotonic()
+    while time.monotonic() - since < seconds:
+        await asyncio.sleep(POLL)
+        count = await asyncio.to_thread(readings.object_writes, operator)
+        if count != writes:
+            writes, since = count, time.monotonic()
+
+
 async def unsettled(api: Api, *, distribution: bool) -> list[str]:
     """What is not yet as it should be."""
     playgrounds = await api.items(objects.ALL_PLAYGROUNDS)
@@ -88,7 +101,7 @@ async def unsettled(api: Api, *, distribution: bool) -> list[str]:
     found_services = {item["metadata"]["name"] for item in await api.items(objects.SERVICES)}
     missing = list(_without(await api.items(objects.MODELS), "Ready", "True"))
     # Nothing runs pods here, so a settled Playground is one that waits for its Deployment to become available.
-    missing += [item for item in _without(playgrounds, "Available", "False", "Pending")]
+    missing += _without(playgrounds, "Available", "False", "Pending")
     for playground in playgrounds:
         name = playground["metadata"]["name"]
         missing += [f"Deployment {name}"] * (name not in found)

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 
 from dev.bench import objects, readings
 from dev.bench.api import Api, Object
-from dev.bench.converge import DidNotConverge
+from dev.bench.converge import DidNotConverge, wait_quiet
 from dev.controlplane import ControlPlane
 from dev.hub import Hub, Kind, Slow
 from dev.installation import NAMESPACE, OperatorProcess
 
 HOLD_SECONDS = 25.0
 """How late the hub answers while the tasks are being suspended; less than the resolver's patience."""
-AFTERMATH = 15.0
+AFTERMATH = 60.0
 MODEL_LABEL = "llmaz.io/model-name"
 
 
@@ -36,6 +36,9 @@ class _Moments:
     ready: dict[str, float] = field(default_factory=dict)
     created: dict[str, float] = field(default_factory=dict)
 
+    def complete(self, count: int) -> bool:
+        return len(self.ready) >= count and len(self.created) >= count
+
 
 async def measure(
     cluster: ControlPlane, operator: OperatorProcess, hub: Hub, *, count: int, rate: float, runtimes: int
@@ -48,7 +51,7 @@ async def measure(
     assert pid is not None
     names = [f"held-{index}" for index in range(count)]
     async with Api(cluster) as api:
-        tasks = await _hold(api, hub, names, runtimes)
+        tasks = await _hold(api, operator, hub, names, runtimes)
         moments = _Moments()
         watches = [
             asyncio.create_task(_watch_tasks(api, await api.version(objects.TASKS), moments)),
@@ -58,14 +61,17 @@ async def measure(
         try:
             await _let_go(api, [tasks[name] for name in names], rate)
             deadline = time.monotonic() + AFTERMATH
-            while len(moments.created) < count and time.monotonic() < deadline:
-                await asyncio.sleep(0.1)
+            while time.monotonic() < deadline and not moments.complete(count):
+                await asyncio.wait(watches, timeout=0.1, return_when=asyncio.FIRST_EXCEPTION)
+                for watch in watches:
+                    if watch.done():
+                        watch.result()
         finally:
             for watch in watches:
                 watch.cancel()
             await asyncio.gather(*watches, return_exceptions=True)
         cpu = readings.cpu_seconds(pid) - cpu
-    if len(moments.created) < count or len(moments.ready) < count:
+    if not moments.complete(count):
         raise DidNotConverge(
             f"of {count} tasks {len(moments.ready)} turned Ready and {len(moments.created)} Deployments came"
         )
@@ -74,7 +80,7 @@ async def measure(
     return Latency((count - 1) / spread, seconds, cpu)
 
 
-async def _hold(api: Api, hub: Hub, names: list[str], runtimes: int) -> dict[str, str]:
+async def _hold(api: Api, operator: OperatorProcess, hub: Hub, names: list[str], runtimes: int) -> dict[str, str]:
     """Create the pairs with suspended model tasks, and wait until only these are missing. Task names by model name."""
     rule = hub.fail(f"*{objects.HELD_REPOSITORY}*", Slow(first_byte_delay=HOLD_SECONDS), on=Kind.API)
     await api.create_all((objects.MODELS, objects.model(name, objects.HELD_REPOSITORY)) for name in names)
@@ -89,7 +95,7 @@ async def _hold(api: Api, hub: Hub, names: list[str], runtimes: int) -> dict[str
         (objects.PLAYGROUNDS, objects.playground(name, name, index % runtimes)) for index, name in enumerate(names)
     )
     rule.times = 0
-    await asyncio.sleep(AFTERMATH)
+    await wait_quiet(operator)
     for task in await api.items(objects.TASKS):
         if task["metadata"]["name"] in tasks.values() and is_ready(task):
             raise DidNotConverge(f"P2PTask {task['metadata']['name']} was Ready before it was suspended")

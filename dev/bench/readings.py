@@ -1,4 +1,4 @@
-"""What is read while a benchmark runs: processes by ``/proc``, the operator by its metrics, the API server by its log."""
+"""What is read while a benchmark runs: ``/proc`` for processes, the operator's metrics, the API server's audit log."""
 
 import os
 import re
@@ -15,7 +15,9 @@ APART = frozenset({"leases", "events"})
 """Resources whose writes are counted apart: they grow with time and with news, not with objects."""
 
 _TICKS = os.sysconf("SC_CLK_TCK")
-_REQUESTS = re.compile(r'^modelswarm_api_requests_total\{code="[^"]*",kind="([^"]*)",verb="([^"]*)"\} (\S+)$', re.MULTILINE)
+_REQUESTS = re.compile(
+    r'^modelswarm_api_requests_total\{code="[^"]*",kind="([^"]*)",verb="([^"]*)"\} (\S+)$', re.MULTILINE
+)
 _WRITE_VERBS = frozenset({"apply", "apply_status", "create", "replace", "patch", "delete"})
 
 

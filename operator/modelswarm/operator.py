@@ -71,7 +71,9 @@ async def run(settings: OperatorSettings) -> int:
         configuration = await load_configuration()
         client = open_client(configuration)
         stack.push_async_callback(client.close)
-        kube = KubeClient(client, metrics=metrics)
+        election = _election(settings, KubeClient(client, metrics=metrics)) if settings.leader_elect else None
+        may_write = election.may_write if election is not None else lambda: True
+        kube = KubeClient(client, metrics=metrics, may_write=may_write)
         parts = await stack.enter_async_context(_assemble(settings, kube, metrics))
         health = Health(lambda: max(controller.oldest_in_flight() for controller in parts.controllers))
         if settings.health_port >= 0:
@@ -80,9 +82,10 @@ async def run(settings: OperatorSettings) -> int:
         if settings.metrics_port >= 0:
             logger.info("metrics on port %d", metrics.serve(settings.metrics_port))
         health.ready, health.state = True, "standing by"
-        lost = await stack.enter_async_context(_leadership(settings, kube, stop))
+        lost = await stack.enter_async_context(_leadership(election, stop))
         if stop.is_set():
             return 0
+        metrics.leader.set(1)
         health.ready, health.state = False, "listing"
         return await _lead(settings, login_handler(configuration), parts, health, stop, lost)
 
@@ -137,27 +140,35 @@ async def _assemble(settings: OperatorSettings, kube: KubeClient, metrics: Metri
         yield _Parts(world, watching.Lists(kube, store), jobs, (model, playground, task), routes)
 
 
+def _election(settings: OperatorSettings, kube: KubeClient) -> LeaderElection:
+    """The usual proportions, whatever the duration: 15 s, renewed within 10, tried every 2."""
+    seconds = settings.lease_seconds
+    return LeaderElection(
+        kube,
+        namespace=settings.namespace,
+        name=LEASE,
+        identity=f"{os.environ.get('POD_NAME') or socket.gethostname()}_{os.getpid()}",
+        duration=seconds,
+        renew=seconds * 2 / 3,
+        retry=seconds * 2 / 15,
+    )
+
+
 @contextlib.asynccontextmanager
-async def _leadership(
-    settings: OperatorSettings, kube: KubeClient, stop: asyncio.Event
-) -> AsyncIterator[asyncio.Event]:
+async def _leadership(election: LeaderElection | None, stop: asyncio.Event) -> AsyncIterator[asyncio.Event]:
     """Wait until we lead (or are asked to stop); yields the event that says that leadership was lost."""
-    if not settings.leader_elect:
+    if election is None:
         yield asyncio.Event()
         return
-    identity = f"{os.environ.get('POD_NAME') or socket.gethostname()}_{os.getpid()}"
-    election = LeaderElection(
-        kube, namespace=settings.namespace, name=LEASE, identity=identity, duration=settings.lease_seconds
-    )
     runner = asyncio.create_task(election.run(), name="lease")
     try:
         await _first(stop.wait(), election.wait_leadership())
         yield election.lost
     finally:
-        runner.cancel()
-        await asyncio.gather(runner, return_exceptions=True)
         with contextlib.suppress(ModelswarmError, TimeoutError):
             await election.release()
+        runner.cancel()
+        await asyncio.gather(runner, return_exceptions=True)
 
 
 async def _lead(
@@ -178,7 +189,12 @@ async def _lead(
         clock=utc_now,
     )
     await cluster.look()
-    await parts.lists.fill()
+    filling = asyncio.create_task(parts.lists.fill(), name="fill")
+    await _first(stop.wait(), lost.wait(), filling)
+    if not filling.done():
+        filling.cancel()
+        return 0 if stop.is_set() else 1
+    filling.result()
     registry = kopf.OperatorRegistry()
     watching.register(registry, world.store, parts.lists, parts.routes)
     kopf.on.login(registry=registry)(login)

@@ -5,8 +5,8 @@ are what most tests need. ``hub_valve`` and ``registry_valve`` hold the origins'
 wants. ``operators.replaced(...)`` runs an operator with other flags.
 """
 
+import contextlib
 import itertools
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +21,17 @@ from tests.integration.support import Api, Operators, Scene, Valve
 # The first start on a machine may have to build the programs.
 TIMEOUT = 1200
 
-FLAGS = ("--log-format=text", "--log-level=info", "--resync-seconds=30")
+PRIVATE_HOST = "registry.private.test"
+WITH_CREDENTIALS = "with-credentials"
+"""The namespace in which the operator looks for pull secrets."""
+
+FLAGS = (
+    "--log-format=text",
+    "--log-level=info",
+    "--resync-seconds=30",
+    "--image-check-seconds=3",
+    f"--credential-namespaces={WITH_CREDENTIALS}",
+)
 
 HUGGINGFACE = (
     "facebook/opt-125m",
@@ -125,6 +135,14 @@ def registry() -> Iterator[Registry]:
 
 
 @pytest.fixture(scope="session")
+def private_registry() -> Iterator[Registry]:
+    """The registry that the operator knows as PRIVATE_HOST; it wants a password. Has ``team/engine:v1``."""
+    with Registry(auth="basic", password="the-secret-password-of-these-tests") as running:
+        running.push_image("team/engine", "v1")
+        yield running
+
+
+@pytest.fixture(scope="session")
 def _hub_valve(hub_server: HubThread) -> Iterator[Valve]:
     with Valve(hub_server.url) as valve:
         yield valve
@@ -164,6 +182,7 @@ def operators(
     cluster: ControlPlane,
     _hub_valve: Valve,
     _registry_valve: Valve,
+    private_registry: Registry,
     object_store: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Operators]:
@@ -175,9 +194,9 @@ def operators(
         "OSS_ENDPOINT_URL": object_store,
         "STORAGE_EMULATOR_HOST": object_store,
     }
-    registries = ",".join(f"{host}={_registry_valve.url}" for host in hosts)
+    mirrors = [*(f"{host}={_registry_valve.url}" for host in hosts), f"{PRIVATE_HOST}={private_registry.url}"]
     logs = tmp_path_factory.mktemp("operators")
-    operators = Operators(cluster, logs, (*FLAGS, f"--registries={registries}"), environment)
+    operators = Operators(cluster, logs, (*FLAGS, f"--registries={','.join(mirrors)}"), environment)
     yield operators
     operators.shared.stop()
 
@@ -211,18 +230,31 @@ def engine_version(registry: Registry, suffix: str) -> str:
     return suffix
 
 
-@pytest.fixture
-def bare_scene(cluster: ControlPlane, api: Api, hub: Hub, suffix: str) -> Iterator[Scene]:
-    """A fresh namespace, whether or not an operator runs; deleted after the test, without waiting."""
-    namespace = f"test-{suffix}"
+@contextlib.contextmanager
+def _scene(cluster: ControlPlane, api: Api, namespace: str, suffix: str) -> Iterator[Scene]:
     api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
     # Pods are not admitted before it exists.
     account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": namespace}}
     api.apply(account)
     scene = Scene(cluster, api, namespace, suffix)
     yield scene
-    if not os.environ.get("KEEP_NAMESPACES"):
-        scene.clean()
+    scene.clean()
+
+
+@pytest.fixture
+def bare_scene(cluster: ControlPlane, api: Api, hub: Hub, suffix: str) -> Iterator[Scene]:
+    """A fresh namespace, whether or not an operator runs; deleted after the test, without waiting."""
+    with _scene(cluster, api, f"test-{suffix}", suffix) as scene:
+        yield scene
+
+
+@pytest.fixture
+def scene_with_credentials(
+    cluster: ControlPlane, api: Api, hub: Hub, suffix: str, operator: OperatorProcess
+) -> Iterator[Scene]:
+    """The one namespace in which the operator looks for pull secrets; for one test only."""
+    with _scene(cluster, api, WITH_CREDENTIALS, suffix) as scene:
+        yield scene
 
 
 @pytest.fixture

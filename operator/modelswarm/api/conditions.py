@@ -58,7 +58,7 @@ class TaskCondition(StrEnum):
 
 
 class PlaygroundReason(StrEnum):
-    """Reasons on a Playground. The first five are llmaz's, word for word."""
+    """Reasons on a Playground that are not a ``RenderReason``. The first five are llmaz's, word for word."""
 
     PENDING = "Pending"
     ABORT = "AbortProcessing"
@@ -72,6 +72,15 @@ class PlaygroundReason(StrEnum):
     HEALTHY = "Healthy"
     UPDATE_WAITING = "UpdateWaiting"
     """A changed template is held until its bytes are there; the present version serves on."""
+    MODEL_NOT_FOUND = "ModelNotFound"
+    BACKEND_RUNTIME_NOT_FOUND = "BackendRuntimeNotFound"
+    NAME_CLASH = "NameClash"
+    """An object of that name exists already and belongs to somebody else."""
+    FORBIDDEN = "Forbidden"
+    """The API server refuses the workload: a quota, an admission policy, or missing rights."""
+    LLMAZ_IS_RUNNING = "LlmazIsRunning"
+    """llmaz's own controllers would fight with ours over every Playground."""
+    INVALID_GATE_TIMEOUT = "InvalidGateTimeout"
 
 
 class TaskReason(StrEnum):
@@ -87,7 +96,6 @@ class TaskReason(StrEnum):
     """Engine Direct: resolved is all there is to wait for."""
     FELL_BACK = "FellBackToOrigin"
     STALLED = "Stalled"
-    BACKOFF_LIMIT_EXCEEDED = "BackoffLimitExceeded"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     ENGINE_UNAVAILABLE = "EngineUnavailable"
     CREDENTIAL_NOT_FOUND = "CredentialNotFound"

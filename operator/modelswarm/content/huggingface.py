@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 import httpx
 
+from modelswarm.api.labels import HUB_SECRET, HUB_SECRET_KEY
 from modelswarm.content.credentials import Credentials
 from modelswarm.content.endpoints import Endpoints, file_url
 from modelswarm.content.fetch import Reply, fetch, number, text
@@ -29,6 +30,7 @@ from modelswarm.errors import (
 
 _COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_SECRET = f"the Secret {HUB_SECRET} (key {HUB_SECRET_KEY})"
 _BAD_TOKEN = "Invalid credentials in Authorization header"
 MAX_PAGES = 200
 """Of a listing: 200,000 entries. More is a hub that goes round in circles."""
@@ -146,33 +148,31 @@ class _Hub:
 
     def _refused(self, reply: Reply) -> ContentError:
         """The Hub says what is wrong in ``X-Error-Code``; to strangers it answers 401 for missing and private alike."""
-        name, revision = self._source.model_id, self._source.revision
-        secret = "the token in the Secret modelhub-secret (key HF_TOKEN)"
+        name, hub = self._source.model_id, self._endpoints.huggingface
         code, message = reply.headers.get("x-error-code", ""), reply.headers.get("x-error-message", "")
-        if code == "GatedRepo":
-            page = f"{self._endpoints.huggingface}/{name}"
-            return AccessDenied(f"{name} is gated: accept its conditions on {page} with the account of {secret}")
-        if code == "RevisionNotFound":
-            return RevisionNotFound(f"{name} has no branch, tag or commit {revision!r}; check modelHub.revision")
-        if code == "RepoNotFound" or (reply.status == 404 and code != "EntryNotFound"):
-            hint = f"or it is private and {secret} may not read it"
-            if not self._headers:
-                hint = f"or it is private and there is no token; put one that may read it into {secret[10:]}"
-            return SourceNotFound(f"{name} does not exist on {self._endpoints.huggingface}, {hint}")
-        if code == "EntryNotFound":
-            return SourceUnavailable(
-                f"{name} lists a file that it does not have; the hub or the mirror is inconsistent"
-            )
-        if reply.status == 401 and (self._headers or message == _BAD_TOKEN):
-            return AccessDenied(f"{self._endpoints.huggingface} refuses {secret}; it is invalid or expired, replace it")
-        if reply.status == 401:
-            return SourceNotFound(
-                f"{name} does not exist on {self._endpoints.huggingface}, or it is private and there is no token; "
-                f"put one that may read it into {secret[10:]}"
-            )
-        if reply.status == 403 or message == "Access to this resource is disabled.":
-            return AccessDenied(f"{self._endpoints.huggingface} does not let {secret} read {name}")
-        return SourceUnavailable(f"{self._endpoints.huggingface} answers with HTTP {reply.status} for {name}")
+        has_token = bool(self._headers)
+        match reply.status, code:
+            case _, "GatedRepo":
+                return AccessDenied(
+                    f"{name} is gated: accept its conditions on {hub}/{name} "
+                    f"and put a token of that account into {_SECRET}"
+                )
+            case _, "RevisionNotFound":
+                return RevisionNotFound(
+                    f"{name} has no branch, tag or commit {self._source.revision!r}; check modelHub.revision"
+                )
+            case _, "EntryNotFound":
+                return SourceUnavailable(f"{name} lacks a file that it lists; the hub or the mirror is inconsistent")
+            case 401, _ if message == _BAD_TOKEN or (has_token and code != "RepoNotFound"):
+                return AccessDenied(f"{hub} refuses the token in {_SECRET}; it is invalid or expired, replace it")
+            case (401 | 404, _) | (_, "RepoNotFound"):
+                hint = f"the token in {_SECRET} may not read it" if has_token else f"needs a token in {_SECRET}"
+                return SourceNotFound(f"{name} does not exist on {hub}, or it is private and {hint}")
+            case 403, _:
+                return AccessDenied(
+                    f"{hub} does not let {f'the token in {_SECRET}' if has_token else 'us'} read {name}"
+                )
+        return SourceUnavailable(f"{hub} answers with HTTP {reply.status} for {name}")
 
 
 def _next_page(reply: Reply) -> bytes | None:

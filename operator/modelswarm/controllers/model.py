@@ -27,7 +27,8 @@ from modelswarm.kube.kinds import DEPLOYMENT, P2PTASK, PLAYGROUND, SECRET
 from modelswarm.kube.objects import key_of
 from modelswarm.workload.tasks import model_task, wanted_copies
 
-SECRET_CACHE_SECONDS = 15.0
+SECRET_CACHE_SECONDS = 5.0
+"""How often a Secret that may come or go is looked up, while a model asks for it (Secrets are not watched)."""
 IN_THE_WAY_SECONDS = 1.0
 """How often a task of somebody else under our name is looked at: its end is no event of this model."""
 
@@ -63,7 +64,7 @@ class ModelController:
         if task is None:
             return Result(requeue_after=IN_THE_WAY_SECONDS)
         await self._mirror(model, task)
-        return Result()
+        return Result(requeue_after=SECRET_CACHE_SECONDS if _lacks_credentials(task) else None)
 
     def _wanted_copies(self, model: OpenModel) -> int:
         """As many as the largest Playground that loads the model may have pods, and at least the setting."""
@@ -168,6 +169,14 @@ class ModelController:
                 pass
             self._secrets[name] = (now, present)
         return name if present else None
+
+
+def _lacks_credentials(task: P2PTask) -> bool:
+    resolved = find(task.status.conditions, TaskCondition.RESOLVED)
+    return task.status.phase is Phase.FAILED and resolved is not None and resolved.reason in _ASKS_FOR_CREDENTIALS
+
+
+_ASKS_FOR_CREDENTIALS = frozenset({"AccessDenied", TaskReason.CREDENTIAL_NOT_FOUND})
 
 
 def _waiting_message(task: P2PTask) -> str:

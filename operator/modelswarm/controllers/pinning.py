@@ -238,14 +238,20 @@ class Pinner:
         return len(shards)
 
     async def _adopt_or_explain(self, task: P2PTask, name: str) -> None:
-        """A shard of that name exists though the store does not know it: ours (a lost answer), or somebody else's."""
+        """A shard of that name exists: ours (a lost answer), an earlier task's of that name, or somebody else's."""
         existing = await self.world.kube.get(CONFIGMAP, name, task.metadata.namespace)
-        if ownership(existing, task) is Ownership.FOREIGN:
-            raise TaskBlocked(
-                TaskReason.NAME_CLASH,
-                f"ConfigMap {task.metadata.namespace}/{name} exists and does not belong to this task; remove it",
-            )
-        self.world.store.put(CONFIGMAP, existing)
+        match ownership(existing, task):
+            case Ownership.FOREIGN:
+                raise TaskBlocked(
+                    TaskReason.NAME_CLASH,
+                    f"ConfigMap {task.metadata.namespace}/{name} exists and does not belong to this task; remove it",
+                )
+            case Ownership.STALE:
+                # The garbage collector would take it too, but not before half a minute where our CRDs are new to it.
+                uid = str(metadata(existing)["uid"])
+                await self.world.delete(CONFIGMAP, name, task.metadata.namespace, uid=uid)
+            case Ownership.OURS:
+                self.world.store.put(CONFIGMAP, existing)
         raise Conflict(f"ConfigMap {name} was there already; looking again", status=409)
 
 

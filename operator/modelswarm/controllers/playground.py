@@ -187,7 +187,7 @@ class PlaygroundController:
         return Wait(WaitKind.MODEL, model.metadata.name, task)
 
     def _may_be_private(self, playground: Playground, task: P2PTask) -> bool:
-        """A hub answers "not found" to strangers also for a private repository; worth a try where we may read Secrets."""
+        """A hub says "not found" to strangers also of a private repository; worth a try where we may read Secrets."""
         resolved = find(task.status.conditions, TaskCondition.RESOLVED)
         unknown = resolved is not None and resolved.reason == ContentReason.SOURCE_NOT_FOUND
         return unknown and playground.metadata.namespace in self._world.settings.credential_namespaces

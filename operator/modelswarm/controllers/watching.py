@@ -17,7 +17,7 @@ from modelswarm.api.labels import MANAGED_BY, MANAGER, MODEL_NAME, PLAYGROUND, T
 from modelswarm.api.meta import JsonObject
 from modelswarm.controllers.drift import controller_of
 from modelswarm.controllers.queue import Key, WorkQueue
-from modelswarm.errors import KubeError
+from modelswarm.errors import Forbidden, KubeError, NotFound
 from modelswarm.kube.kinds import (
     AUTOSCALER,
     BACKENDRUNTIME,
@@ -41,6 +41,7 @@ WATCHED = (OPENMODEL, BACKENDRUNTIME, PLAYGROUNDS, P2PTASK, DEPLOYMENT, SERVICE,
 CHILDREN = frozenset({DEPLOYMENT, SERVICE, AUTOSCALER, CONFIGMAP})
 """Kinds of which only ours are watched: the label says so on both sides of the wire."""
 OURS = f"{MANAGED_BY}={MANAGER}"
+NOT_INSTALLED_SECONDS = 3.0
 RELIST_SETTLES = 2.0
 """Seconds after the last object of a list by kopf before our own list looks for what vanished."""
 
@@ -125,7 +126,22 @@ class Lists:
     async def fill(self) -> None:
         """Everything that there is, before the first reconcile: nothing may look missing only because we are young."""
         for kind in WATCHED:
-            self._store.replace_all(kind, await self._list(kind))
+            self._store.replace_all(kind, await self._list_patiently(kind))
+
+    async def _list_patiently(self, kind: Kind) -> Listing:
+        """Wait for what an administrator still has to do, and say what that is, rather than ending again and again."""
+        while True:
+            try:
+                return await self._list(kind)
+            except NotFound:
+                logger.error(
+                    "%s.%s is not installed; run: kubectl apply --server-side -f crds/", kind.plural, kind.group
+                )
+            except Forbidden as error:
+                logger.error("%s; apply config/operator/rbac.yaml, or run under the ServiceAccount in it", error)
+            except KubeError as error:
+                logger.warning("cannot list %s yet: %s", kind.plural, error)
+            await asyncio.sleep(NOT_INSTALLED_SECONDS)
 
     async def refresh(self, kind: Kind) -> None:
         """List the kind, and wake whoever hears of an object that appeared, changed or vanished unseen."""
@@ -205,8 +221,28 @@ def _register_one(registry: kopf.OperatorRegistry, store: Store, lists: Lists, w
     kopf.on.event(kind.group, kind.version, kind.plural, id=name, registry=registry, labels=labels)(handle)
 
 
+class _Forgetful(kopf.DiffBaseStorage):
+    """kopf remembers nothing of an object: our handlers hear every event, so there is nothing to compare it with.
+
+    Its own storages copy the whole object several times for each event, which is a tenth of the operator's work.
+    """
+
+    def build(self, *, body: kopf.Body, extra_fields: object = None) -> kopf.BodyEssence:
+        return kopf.BodyEssence()
+
+    def fetch(self, *, body: kopf.Body) -> kopf.BodyEssence | None:
+        return None
+
+    def store(self, *, body: kopf.Body, patch: kopf.Patch, essence: kopf.BodyEssence) -> None:
+        """Writes no annotation."""
+
+
 def server_side_selectors(settings: kopf.OperatorSettings) -> None:
-    """Let the API server leave out other people's Deployments, Services, autoscalers and ConfigMaps."""
+    """Let the API server leave out other people's Deployments, Services, autoscalers and ConfigMaps.
+
+    What comes is handled by our handlers alone: kopf's own view of it is switched off.
+    """
+    settings.persistence.diffbase_storage = _Forgetful()
     for kind in CHILDREN:
         settings.watching.label_selectors[kind.group, kind.version, kind.plural] = OURS
 

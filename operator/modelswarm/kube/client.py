@@ -5,7 +5,7 @@ Its configuration, credentials and TLS are used, its request path is not: see do
 
 import asyncio
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
@@ -17,7 +17,7 @@ from yarl import URL
 
 from modelswarm.api.labels import MANAGER
 from modelswarm.api.meta import JsonObject
-from modelswarm.errors import Conflict, KubeError, NotFound, Unavailable
+from modelswarm.errors import Conflict, Invalid, KubeError, NotFound, Unavailable
 from modelswarm.kube.answers import error_for
 from modelswarm.kube.auth import auth_headers
 from modelswarm.kube.kinds import Kind, kind_of
@@ -39,7 +39,7 @@ JSON = "application/json"
 JSON_PATCH = "application/json-patch+json"
 APPLY = "application/apply-patch+yaml"
 
-# Nobody would read the warnings about unknown fields, and looking for them makes an apply a quarter dearer for the server.
+# Nobody would read warnings about unknown fields, and to look for them costs the server a quarter of an apply.
 _MANAGED = {"fieldManager": MANAGER, "fieldValidation": "Ignore"}
 _FORCED = {**_MANAGED, "force": "true"}
 
@@ -52,10 +52,18 @@ class KubeClient:
     """``modelswarm.kube.port.KubePort`` on a real API server.
 
     Every call ends within ``timeout`` seconds, attempts and pauses included. What has not reached the server, or may
-    safely reach it twice, is tried a few times; longer retrying belongs to the work queue.
+    safely reach it twice, is tried a few times; longer retrying belongs to the work queue. ``may_write`` is asked right
+    before every write is sent (the Lease); while it says no, nothing but reads goes out.
     """
 
-    def __init__(self, api_client: ApiClient, *, metrics: Metrics | None = None, timeout: float = TIMEOUT) -> None:
+    def __init__(
+        self,
+        api_client: ApiClient,
+        *,
+        metrics: Metrics | None = None,
+        timeout: float = TIMEOUT,
+        may_write: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._configuration = api_client.configuration
         # The session of kubernetes_asyncio looks for proxies and a netrc file in a thread for every request: that costs
         # more than the request. This one shares its connections; kube.auth finds the proxy once. It needs no closing.
@@ -68,6 +76,7 @@ class KubeClient:
         self._connection = _connection_options(api_client)
         self._metrics = metrics or Metrics()
         self._timeout = timeout
+        self._may_write = may_write
         self._host = str(self._configuration.host).rstrip("/")
 
     async def get(self, kind: Kind, name: str, namespace: str | None = None) -> JsonObject:
@@ -76,12 +85,31 @@ class KubeClient:
     async def apply(self, obj: JsonObject, *, force: bool = True) -> JsonObject:
         kind, key = kind_of(obj), key_of(obj)
         query = _FORCED if force else _MANAGED
-        return await self._call("apply", kind, "PATCH", kind.path(key.namespace, key.name), obj, APPLY, query)
+        try:
+            return await self._call("apply", kind, "PATCH", kind.path(key.namespace, key.name), obj, APPLY, query)
+        except Invalid as error:
+            raise await self._conflict(kind, obj) or error from None
 
     async def apply_status(self, obj: JsonObject) -> JsonObject:
+        # Not a server-side apply, in whose status the API server ignores the uid. It costs the server as much.
         kind, key = kind_of(obj), key_of(obj)
+        tests = [{"op": "test", "path": f"/metadata/{name}", "value": value} for name, value in _identity(obj).items()]
+        patch = [*tests, {"op": "add", "path": "/status", "value": obj.get("status") or {}}]
         path = kind.path(key.namespace, key.name, "status")
-        return await self._call("apply_status", kind, "PATCH", path, obj, APPLY, _FORCED)
+        try:
+            return await self._call("apply_status", kind, "PATCH", path, patch, JSON_PATCH, _MANAGED)
+        except Invalid as error:
+            raise await self._conflict(kind, obj) or error from None
+
+    async def _conflict(self, kind: Kind, obj: JsonObject) -> Conflict | None:
+        """Whether an object was refused because it is not the one that we meant: the server says Invalid then."""
+        wanted, key = _identity(obj), key_of(obj)
+        if not wanted:
+            return None
+        found = metadata(await self.get(kind, key.name, key.namespace))
+        if all(found.get(name) == value for name, value in wanted.items()):
+            return None
+        return Conflict(f"{kind.kind} {key} was changed or made anew meanwhile", status=409)
 
     async def create(self, obj: JsonObject) -> JsonObject:
         kind = kind_of(obj)
@@ -156,14 +184,17 @@ class KubeClient:
         def again(error: BaseException) -> bool:
             return isinstance(error, Unavailable) and _may_repeat(error, repeatable)
 
-        def pause(state: RetryCallState) -> float:
+        def count(state: RetryCallState) -> None:
             self._metrics.api_retries.labels(verb, kind.kind).inc()
-            return _pause(state)
 
         try:
             async with asyncio.timeout(self._timeout):
                 return await AsyncRetrying(
-                    stop=stop_after_attempt(ATTEMPTS), wait=pause, retry=retry_if_exception(again), reraise=True
+                    stop=stop_after_attempt(ATTEMPTS),
+                    wait=_pause,
+                    retry=retry_if_exception(again),
+                    before_sleep=count,
+                    reraise=True,
                 )(attempt)
         except TimeoutError:
             self._metrics.api_request(verb, kind.kind, 0)
@@ -175,6 +206,8 @@ class KubeClient:
         headers = await auth_headers(self._configuration)
         if content_type is not None:
             headers["Content-Type"] = content_type
+        if method != "GET" and not self._may_write():
+            raise Unavailable("not the leader any more; another operator goes on from here")
         try:
             async with self._session.request(
                 method, url, data=data, headers=headers, allow_redirects=False, **self._connection
@@ -226,6 +259,12 @@ def _connection_options(api_client: ApiClient) -> dict[str, Any]:
     rest = api_client.rest_client
     options = {"proxy": rest.proxy, "proxy_headers": rest.proxy_headers, "server_hostname": rest.server_hostname}
     return {name: value for name, value in options.items() if value}
+
+
+def _identity(obj: JsonObject) -> dict[str, str]:
+    """What the caller says about which object, or which version of it, is meant."""
+    meta = metadata(obj)
+    return {name: str(meta[name]) for name in ("uid", "resourceVersion") if meta.get(name)}
 
 
 def _may_repeat(error: KubeError, repeatable: bool) -> bool:

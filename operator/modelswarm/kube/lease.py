@@ -75,6 +75,7 @@ class LeaderElection:
         self._lease: JsonObject | None = None
         self._seen = _Record()
         self._seen_at = 0.0
+        self._renewed = 0.0
 
     @property
     def is_leader(self) -> bool:
@@ -85,6 +86,14 @@ class LeaderElection:
         """Who held the Lease when it was last looked at; empty if nobody did."""
         return self._seen.holder
 
+    def may_write(self) -> bool:
+        """Whether nobody else can have taken the Lease yet, so that what is sent now is sent as the leader.
+
+        True until a moment before a candidate may take over, also when this process has been frozen and does not know
+        yet that it has lost.
+        """
+        return self.is_leader and self._time() < self._renewed + self._duration
+
     async def wait_leadership(self) -> None:
         await self._leading.wait()
 
@@ -92,8 +101,10 @@ class LeaderElection:
         """Try to become the leader, then stay it. Returns when the Lease is lost, or given back by ``release``."""
         self._ended.clear()
         try:
+            self._renewed = self._time()
             while not self._stop.is_set() and not await self._try():
                 await self._sleep(self._retry * self._rng.uniform(1.0, 1.2))
+                self._renewed = self._time()
             if not self._stop.is_set():
                 logger.info("leading: %s holds lease %s/%s", self.identity, self._namespace, self._name)
                 self._leading.set()
@@ -114,7 +125,6 @@ class LeaderElection:
                 logger.info("gave lease %s/%s back", self._namespace, self._name)
 
     async def _hold(self) -> None:
-        renewed = self._time()
         while not self._stop.is_set():
             await self._sleep(self._retry)
             if self._stop.is_set():
@@ -122,10 +132,11 @@ class LeaderElection:
             started = self._time()
             # After a stall (a blocked loop, a suspended machine) there is still one try, but only while nobody else can
             # have taken the Lease.
-            left = max(renewed + self._renew - started, min(self._retry, renewed + self._duration - started))
+            renew_until, held_until = self._renewed + self._renew, self._renewed + self._duration
+            left = max(renew_until - started, min(self._retry, held_until - started))
             if left > 0 and await self._try(left):
-                renewed = started
-            elif self._seen.holder != self.identity or self._time() >= renewed + self._renew:
+                self._renewed = started
+            elif self._seen.holder != self.identity or self._time() >= renew_until:
                 self._lose()
                 return
 

@@ -20,6 +20,7 @@ class Operators:
         self._environment = dict(environment)
         self._made = 0
         self.shared = self.make()
+        self._instead: OperatorProcess | None = None
 
     def make(self, *flags: str, environment: Mapping[str, str] | None = None) -> OperatorProcess:
         """An operator that is not started. ``flags`` come after the usual ones and so override them."""
@@ -32,7 +33,9 @@ class Operators:
         )
 
     def start(self) -> OperatorProcess:
-        """The shared operator, leading."""
+        """The operator at work, leading: the shared one, or the one that is in its place."""
+        if self._instead is not None:
+            return self._instead
         if not self.shared.child.running:
             self.shared.start()
             self.shared.wait_leading()
@@ -45,8 +48,10 @@ class Operators:
         try:
             with self.make(*flags, environment=environment) as other:
                 other.wait_leading()
+                self._instead = other
                 yield other
         finally:
+            self._instead = None
             self.start()
 
     def logged(self) -> str:

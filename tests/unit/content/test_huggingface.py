@@ -33,6 +33,10 @@ def source(**fields: object) -> HubSource:
     return HubSource(**{"hub": HubName.HUGGINGFACE, "model_id": "org/model", **fields})  # type: ignore[arg-type]
 
 
+def files_below(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
 def git_blob(content: bytes) -> str:
     return "git-sha1:" + hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
@@ -76,11 +80,7 @@ async def test_what_snapshot_download_gets(
         allow_patterns=allow,
         ignore_patterns=ignore,
     )
-    got = {
-        path.relative_to(tmp_path).as_posix()
-        for path in tmp_path.rglob("*")
-        if path.is_file() and ".cache" not in path.parts
-    }
+    got = {path for path in files_below(tmp_path) if not path.startswith(".cache/")}
     manifest = await resolve(source(allow_patterns=tuple(allow), ignore_patterns=tuple(ignore)), None, endpoints, http)
     assert {file.path for file in manifest.files} == got
 
@@ -125,7 +125,7 @@ async def test_a_repository_of_3000_files_takes_five_requests(http: httpx.AsyncC
 @pytest.mark.parametrize(
     ("fields", "token", "error", "says"),
     [
-        pytest.param({"model_id": "org/none"}, None, SourceNotFound, "no token.*modelhub-secret", id="missing"),
+        pytest.param({"model_id": "org/none"}, None, SourceNotFound, "needs a token.*modelhub-secret", id="missing"),
         pytest.param({"model_id": "org/none"}, "reader", SourceNotFound, "may not read it", id="missing with token"),
         pytest.param({"model_id": "org/private"}, None, SourceNotFound, "private", id="private, asked by nobody"),
         pytest.param({"model_id": "org/private"}, "other", SourceNotFound, "private", id="private, another token"),
@@ -180,7 +180,7 @@ async def test_an_empty_repository_matches_nothing(hub: Hub, endpoints: Endpoint
 async def test_rate_limits_are_told_with_the_time(hub: Hub, endpoints: Endpoints, http: httpx.AsyncClient) -> None:
     for header in ("retry-after", "ratelimit"):
         hub.reset()
-        hub.fail("*", RateLimit(41, header))  # type: ignore[arg-type]
+        hub.fail("*", RateLimit(41, header))
         with pytest.raises(RateLimited) as raised:
             await resolve(source(), None, endpoints, http)
         assert (raised.value.retry_after, raised.value.retryable) == (41, True)

@@ -70,8 +70,8 @@ async def test_a_long_list_is_read_folder_by_folder(http: httpx.AsyncClient) -> 
         endpoints = Endpoints(modelscope=hub.url)
         manifest = await resolve(source(), None, endpoints, http, list_limit=8)
         assert {file.path for file in manifest.files} == {"top.json", *files}
+        add_model(hub, "org/flat", {f"{index}.bin": b"" for index in range(9)})
         with pytest.raises(SourceUnavailable, match="one folder"):
-            add_model(hub, "org/flat", {f"{index}.bin": b"" for index in range(9)})
             await resolve(source(model_id="org/flat"), None, endpoints, http, list_limit=8)
 
 
@@ -97,8 +97,8 @@ async def test_typed_reasons(
 ) -> None:
     add_model(hub, "org/private", private=True)
     add_model(hub, "org/gated", gated="manual")
+    credentials = Credentials(modelscope_token=token) if token else None
     with pytest.raises(error, match=says):
-        credentials = Credentials(modelscope_token=token) if token else None
         await resolve(source(**fields), credentials, endpoints, http)
 
 

@@ -1,7 +1,7 @@
 """Patterns mean what they mean to ``huggingface_hub``, the library itself being the judge."""
 
 import pytest
-from huggingface_hub.utils import filter_repo_objects
+from huggingface_hub.utils._paths import filter_repo_objects
 from hypothesis import example, given
 from hypothesis import strategies as st
 

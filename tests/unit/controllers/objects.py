@@ -16,8 +16,8 @@ POLICY = Policy(stall=300, fallback_after=180, retry=250)
 COMMIT = "7ae557604adf67be50417f59c2c2f167def9a775"
 DIGEST = "sha256:" + "d" * 64
 OTHER_DIGEST = "sha256:" + "e" * 64
-MODEL = {"model": {"source": {"modelHub": {"modelID": "Qwen/Qwen2-0.5B-Instruct"}}}}
-IMAGE = {"image": {"reference": "vllm/vllm-openai:v0.7.3"}}
+MODEL: dict[str, Any] = {"model": {"source": {"modelHub": {"modelID": "Qwen/Qwen2-0.5B-Instruct"}}}}
+IMAGE: dict[str, Any] = {"image": {"reference": "vllm/vllm-openai:v0.7.3"}}
 PIN = Pin(
     Resolved(revision=COMMIT, digest=DIGEST, digest_source="Hub", files=3, bytes=1000),
     ManifestReference(name="task-manifest", shards=1),

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from modelswarm.api.meta import JsonObject
 from modelswarm.controllers.drift import (
     APPLIED,
     ControllerOf,
@@ -119,9 +120,9 @@ def test_an_object_is_stamped_the_same_way_every_time_and_stays_as_it_was(obj: d
 
 
 def test_a_stamp_shows_that_a_field_was_dropped() -> None:
-    metadata = {"name": "x", "annotations": {"kept": "yes"}}
+    metadata: JsonObject = {"name": "x", "annotations": {"kept": "yes"}}
     old = stamped({"metadata": metadata, "spec": {"behavior": {"scaleDown": 1}, "max": 3}})
-    new = {"metadata": metadata, "spec": {"max": 3}}
+    new: JsonObject = {"metadata": metadata, "spec": {"max": 3}}
     assert is_applied(new, old), "without a stamp it looks like another owner's field"
     assert not is_applied(stamped(new), old)
     assert is_applied(stamped(new), stamped(new))

@@ -241,7 +241,7 @@ def deployment(
                     {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "quota"},
                 ]
             ),
-            Serving(2, 2, False, "ProgressDeadlineExceeded: slow; FailedCreate: quota"),
+            Serving(2, 2, False, "ProgressDeadlineExceeded: stuck; FailedCreate: quota"),
             id="a stuck rollout and refused pods are trouble",
         ),
     ],

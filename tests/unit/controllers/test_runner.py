@@ -1,6 +1,7 @@
 """The controller loop: what each outcome of a reconcile leads to, resync, and the way it stops."""
 
 import asyncio
+import itertools
 import logging
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -178,7 +179,7 @@ async def test_resync_adds_every_key_now_and_then_with_jitter() -> None:
     async with running(controller):
         await asyncio.sleep(6000)
     moments = sorted({round(moment, 3) for moment in script.times})
-    gaps = [second - first for first, second in zip(moments, moments[1:], strict=False)]
+    gaps = [second - first for first, second in itertools.pairwise(moments)]
     assert 8 <= len(moments) <= 12
     assert all(480 <= gap <= 720 for gap in gaps)
     assert len({round(gap) for gap in gaps}) > 2

@@ -20,11 +20,8 @@ S3, OSS, GCS = (StoreSource(provider, "bucket", "path") for provider in (Provide
 TOKEN = "hf_very-secret"
 
 
-def secret(name: str, *, namespace: str = "llmaz-system", **values: str | bytes) -> JsonObject:
-    encoded = {
-        key.replace("__", "."): base64.b64encode(value.encode() if isinstance(value, str) else value).decode()
-        for key, value in values.items()
-    }
+def secret(name: str, *, namespace: str = "llmaz-system", **values: Any) -> JsonObject:
+    encoded = {key.replace("__", "."): base64.b64encode(value.encode()).decode() for key, value in values.items()}
     return {
         "apiVersion": "v1",
         "kind": "Secret",
@@ -37,7 +34,7 @@ async def read(source: Source, *secrets: JsonObject, name: str | None = "creds",
     kube = kube or FakeKube()
     for each in secrets:
         kube.put(each)
-    spec = {} if name is None else {"credentialsSecretRef": {"name": name}}
+    spec: dict[str, Any] = {} if name is None else {"credentialsSecretRef": {"name": name}}
     return await read_credentials(world(kube), task(**spec), source)
 
 
@@ -82,7 +79,7 @@ def test_secret_for(source: Source, name: str | None) -> None:
         ),
     ],
 )
-async def test_what_is_read(source: Source, values: dict[str, str | bytes], expected: Credentials) -> None:
+async def test_what_is_read(source: Source, values: dict[str, Any], expected: Credentials) -> None:
     assert await read(source, secret("creds", **values)) == expected
 
 
@@ -110,7 +107,7 @@ async def test_a_secret_of_another_namespace_does_not_count() -> None:
         ),
     ],
 )
-async def test_a_missing_key(source: Source, values: dict[str, str | bytes], message: str) -> None:
+async def test_a_missing_key(source: Source, values: dict[str, Any], message: str) -> None:
     with pytest.raises(TaskBlocked) as caught:
         await read(source, secret("creds", **values))
     assert (caught.value.reason, caught.value.message) == ("CredentialNotFound", message)
@@ -243,13 +240,14 @@ async def test_a_pull_secret_that_does_not_help(
     ],
 )
 async def test_no_message_shows_what_a_secret_holds(broken: JsonObject) -> None:
-    image = {"reference": "ghcr.io/a/b:v1", "pullSecrets": [{"name": "creds"}]}
-    hub = {"credentialsSecretRef": {"name": "creds"}}
     kube = FakeKube()
     kube.put(broken)
-    for known, reads in ((task(**hub), read_credentials), (task(image=image), read_registry_auths)):
-        with pytest.raises(ModelswarmError) as caught:
-            await (reads(world(kube), known, HUB) if reads is read_credentials else reads(world(kube), known))  # type: ignore[call-arg]
+    image = {"reference": "ghcr.io/a/b:v1", "pullSecrets": [{"name": "creds"}]}
+    with pytest.raises(ModelswarmError) as of_source:
+        await read(HUB, kube=kube)
+    with pytest.raises(ModelswarmError) as of_image:
+        await read_registry_auths(world(kube), task(image=image))
+    for caught in (of_source, of_image):
         assert TOKEN not in "".join(traceback.format_exception(caught.value))
 
 

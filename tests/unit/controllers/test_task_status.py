@@ -479,6 +479,22 @@ def test_a_failure_past_the_deadline_still_waits_before_the_next_attempt() -> No
     assert decision.retry_in == POLICY.retry
 
 
+@pytest.mark.parametrize(
+    ("fallback", "phase"),
+    [
+        pytest.param("Direct", Phase.FELL_BACK, id="the gate stays open"),
+        pytest.param("Fail", Phase.FAILED, id="the gate stays closed for the reason that was given"),
+    ],
+)
+def test_a_transient_failure_after_the_decision_changes_nothing(fallback: str, phase: Phase) -> None:
+    start = task(activeDeadlineSeconds=5, fallback=fallback)
+    decided, _ = run(start, (0, facts(failure=DOWN)), (6, facts(failure=DOWN)))
+    again, _ = run(decided, (10, facts(failure=DOWN)), (20, facts(failure=RateLimited("429"))))
+    assert again.status.phase is phase
+    assert summary(again.status)["Ready"] == summary(decided.status)["Ready"]
+    assert again.status.attempts == decided.status.attempts
+
+
 # --- suspend --------------------------------------------------------------------------------------------------------
 
 
@@ -696,7 +712,7 @@ def _is_event(known: Facts) -> bool:
     return known.failure is not None or (observation is not None and observation.state is EngineState.FAILED)
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(spec=_specs, steps=_steps)
 def test_whatever_happens(spec: dict[str, Any], steps: list[tuple[float, bool, Facts]]) -> None:
     current = task(**spec)

@@ -135,7 +135,7 @@ async def test_emit_never_waits_even_if_nobody_writes() -> None:
 
 async def test_notes_are_cut_where_the_api_wants_it_and_names_stay_valid() -> None:
     server = FakeServer()
-    long = {**THING, "metadata": {"name": "n" * 235 + "." + "x" * 17, "namespace": "ns", "uid": "u"}}
+    long: JsonObject = {**THING, "metadata": {"name": "n" * 235 + "." + "x" * 17, "namespace": "ns", "uid": "u"}}
     async with running(recorder(server.client())) as events:
         events.emit(long, "Normal", "Ready", "ü" * 2000)
         await events.drain()

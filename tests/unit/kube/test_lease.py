@@ -193,6 +193,26 @@ async def test_a_leader_without_a_server_gives_up_before_another_may_begin(inter
         assert now() - told[0] >= 2
 
 
+async def test_a_leader_that_was_frozen_may_not_write_before_it_knows_its_fate() -> None:
+    server = FakeServer()
+    jump = [0.0]
+    first = LeaderElection(
+        server.client(), namespace="ns", name="lease", identity="a", clock=lambda: now() + jump[0], rng=random.Random(1)
+    )
+    assert not first.may_write()
+    async with running(first):
+        await seconds_until(first)
+        await asyncio.sleep(30)
+        assert first.may_write()
+        jump[0] = 14.0 - 2.0  # a stall, seen by its own clock
+        assert first.may_write()
+        jump[0] = 15.0
+        assert first.is_leader
+        assert not first.may_write()
+        await asyncio.wait_for(first.lost.wait(), 3)
+        assert not first.may_write()
+
+
 async def test_a_short_outage_is_survived() -> None:
     server = FakeServer()
     kube = server.client()

@@ -1,0 +1,242 @@
+"""Several operators at once: one leads, the others wait; whoever is not the leader writes nothing."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from dev.audit import AuditEvent
+from dev.controlplane import ControlPlane
+from dev.hub import HubThread
+from dev.installation import NAMESPACE, SERVICE_ACCOUNT, OperatorProcess, install
+from dev.registry import Registry
+from modelswarm.health import STUCK_SECONDS, Health
+from tests.integration.support import Api, Valve, eventually, open_model, playground
+
+LEASE, LEASE_SECONDS = "modelswarm-operator", 4
+WRITES = frozenset({"create", "update", "patch", "delete", "deletecollection"})
+LLMAZ_LEASE = "fbb36db9.llmaz.io"
+
+# A second ServiceAccount with the same rights, so that the audit log tells who asked.
+SECOND = f"""
+apiVersion: v1
+kind: ServiceAccount
+metadata: {{name: second, namespace: {NAMESPACE}}}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {{name: second}}
+roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: modelswarm-operator}}
+subjects: [{{kind: ServiceAccount, name: second, namespace: {NAMESPACE}}}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {{name: second, namespace: {NAMESPACE}}}
+roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: Role, name: modelswarm-operator}}
+subjects: [{{kind: ServiceAccount, name: second, namespace: {NAMESPACE}}}]
+"""
+
+
+@dataclass
+class Candidate:
+    """One of the operators, and what the audit log says of it."""
+
+    account: str
+    process: OperatorProcess
+    cluster: ControlPlane
+
+    @property
+    def user(self) -> str:
+        return f"system:serviceaccount:{NAMESPACE}:{self.account}"
+
+    def requests(self, since: int = 0) -> list[AuditEvent]:
+        return [event for event in self.cluster.audit_events() if event.user == self.user][since:]
+
+    def signal(self, number: int) -> None:
+        pid = self.process.child.pid
+        assert pid is not None
+        os.kill(pid, number)
+
+    def exit_code(self, seconds: float = 10.0) -> int:
+        """Wait for the end."""
+        child = self.process.child
+        eventually(lambda: not child.running, seconds, every=0.01)
+        assert child._process is not None
+        return child._process.returncode
+
+
+@dataclass
+class Pair:
+    """Both operators on one cluster, and what is asked of them."""
+
+    cluster: ControlPlane
+    api: Api
+    first: Candidate
+    second: Candidate
+    made: int = 0
+
+    def new_playground(self) -> str:
+        """An OpenModel and a Playground; the name of both."""
+        self.made += 1
+        name = f"pair-{self.made}"
+        self.api.apply(open_model(name, "facebook/opt-125m"))
+        obj = playground(name, name)
+        self.api.apply({**obj, "metadata": {**obj["metadata"], "namespace": "default"}})
+        return name
+
+    def is_deployed(self, name: str) -> bool:
+        return self.api.find("Deployment", name, "default") is not None
+
+    def holder(self) -> str:
+        lease = self.api.find("Lease", LEASE, NAMESPACE)
+        return "" if lease is None else str(lease["spec"].get("holderIdentity") or "")
+
+
+@pytest.fixture(scope="module")
+def own_cluster() -> Iterator[ControlPlane]:
+    with ControlPlane(controllers=False, scheduler=False, audit_log=True) as running:
+        install(running)
+        running.apply(SECOND)
+        yield running
+
+
+@pytest.fixture(scope="module")
+def slow_hub(hub_server: HubThread) -> Iterator[Valve]:
+    with Valve(hub_server.url) as valve:
+        yield valve
+
+
+@pytest.fixture
+def pair(
+    own_cluster: ControlPlane, slow_hub: Valve, registry: Registry, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[Pair]:
+    def candidate(account: str) -> Candidate:
+        process = OperatorProcess(
+            own_cluster.service_account_kubeconfig(NAMESPACE, account),
+            tmp_path / f"{account}.log",
+            arguments=[
+                "--log-format=text",
+                f"--lease-seconds={LEASE_SECONDS}",
+                f"--registries=docker.io={registry.url}",
+            ],
+            environment={"HF_ENDPOINT": slow_hub.url, "POD_NAME": account},
+        )
+        return Candidate(account, process, own_cluster)
+
+    with Api(own_cluster) as api:
+        both = Pair(own_cluster, api, candidate(SERVICE_ACCOUNT), candidate("second"))
+        try:
+            both.first.process.start()
+            both.first.process.wait_leading()
+            yield both
+        finally:
+            slow_hub.open()
+            for other in (both.first, both.second):
+                other.process.kill()
+            api.delete("Lease", LEASE, NAMESPACE)
+            for kind in ("Playground", "OpenModel", "P2PTask", "Deployment", "Service", "ConfigMap"):
+                for obj in api.all(kind, labels="" if kind in ("Playground", "OpenModel") else OURS):
+                    api.delete(kind, obj["metadata"]["name"], obj["metadata"].get("namespace"))
+
+
+OURS = "app.kubernetes.io/managed-by=modelswarm"
+
+
+def _start_second(pair: Pair) -> None:
+    pair.second.process.start()
+    eventually(lambda: pair.second.process.state() == "standing by", 20)
+    # It has looked at the Lease: from then on the time counts in which it does not change.
+    eventually(lambda: any(event.resource == "leases" for event in pair.second.requests()), 10)
+
+
+def test_of_two_operators_one_leads_and_the_other_writes_nothing(pair: Pair) -> None:
+    before = len(pair.second.requests())
+    _start_second(pair)
+    name = pair.new_playground()
+    eventually(lambda: pair.is_deployed(name), 10)
+    # Two rounds of the standby's tries.
+    eventually(lambda: len(pair.second.requests(before)) >= 3, 15)
+    assert pair.first.process.state() == "leading"
+    assert pair.second.process.state() == "standing by"
+    assert pair.holder().startswith(SERVICE_ACCOUNT)
+    seen = {(event.verb, event.resource, event.name) for event in pair.second.requests(before)}
+    assert seen == {("get", "leases", LEASE)}
+
+
+def test_when_the_leader_is_killed_the_other_leads_after_the_lease_has_run_out(pair: Pair) -> None:
+    _start_second(pair)
+    pair.first.process.kill()
+    killed = time.monotonic()
+    name = pair.new_playground()
+    eventually(lambda: pair.second.process.state() == "leading", 15)
+    assert time.monotonic() - killed < LEASE_SECONDS * 1.5 + 2
+    eventually(lambda: pair.is_deployed(name), 10)
+
+
+def test_when_the_leader_is_asked_to_stop_the_other_leads_at_once(pair: Pair) -> None:
+    _start_second(pair)
+    pair.first.signal(signal.SIGTERM)
+    assert pair.first.exit_code(5) == 0
+    ended = time.monotonic()
+    eventually(lambda: pair.second.process.state() == "leading", 10)
+    assert time.monotonic() - ended < 3.0
+    name = pair.new_playground()
+    eventually(lambda: pair.is_deployed(name), 10)
+
+
+def test_a_leader_that_was_frozen_past_its_lease_ends_and_writes_nothing_more(pair: Pair, slow_hub: Valve) -> None:
+    _start_second(pair)
+    slow_hub.shut()  # the leader is in the middle of its work when it is frozen
+    begun = pair.new_playground()
+    eventually(lambda: pair.api.all("P2PTask", NAMESPACE, labels=f"llmaz.io/model-name={begun}"), 5)
+    pair.first.signal(signal.SIGSTOP)
+    slow_hub.open()
+    later = [pair.new_playground() for _ in range(10)]
+    eventually(lambda: pair.second.process.state() == "leading", 20)
+    eventually(lambda: all(pair.is_deployed(name) for name in (begun, *later)), 20)
+    frozen = len(pair.first.requests())
+    # A change right before it wakes, so that its watches have news to act upon.
+    pair.api.delete("Deployment", begun, "default")
+    pair.first.signal(signal.SIGCONT)
+    assert pair.first.exit_code(10) == 1
+    eventually(lambda: pair.is_deployed(begun), 10)
+    written = [event for event in pair.first.requests(frozen) if event.verb in WRITES and event.resource != "leases"]
+    assert written == []
+    assert all(event.code == 409 for event in pair.first.requests(frozen) if event.verb in WRITES)
+    assert pair.holder().startswith("second")
+
+
+def test_sigterm_lets_the_work_in_flight_end_and_gives_the_lease_back(pair: Pair, slow_hub: Valve) -> None:
+    slow_hub.shut()
+    name = pair.new_playground()
+    eventually(lambda: pair.api.all("P2PTask", NAMESPACE, labels=f"llmaz.io/model-name={name}"), 5)
+    pair.first.signal(signal.SIGTERM)
+    asked = time.monotonic()
+    assert pair.first.exit_code(10) == 0
+    assert time.monotonic() - asked < 5.0
+    assert pair.holder() == ""
+    assert not [event for event in pair.first.requests() if event.code >= 500]
+    assert "Traceback" not in pair.first.process.child.log.read_text()
+
+
+def test_healthz_answers_while_leading(pair: Pair) -> None:
+    port = pair.first.process.health_port
+    assert httpx.get(f"http://127.0.0.1:{port}/healthz", trust_env=False).status_code == 200
+    assert "modelswarm_leader 1.0" in pair.first.process.metrics()
+
+
+async def test_a_stuck_reconcile_makes_healthz_fail() -> None:
+    age = 0.0
+    health = Health(lambda: age)
+    port = await health.start(0, "127.0.0.1")
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as http:
+        assert (await http.get("/healthz")).status_code == 200
+        age = STUCK_SECONDS + 1
+        assert (await http.get("/healthz")).status_code == 500
+    await asyncio.wait_for(health.stop(), 5)
