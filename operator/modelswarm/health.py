@@ -20,8 +20,8 @@ class Health:
         self.ready = False
         self.state = "starting"
 
-    async def start(self, port: int, host: str = "0.0.0.0") -> int:
-        """Serve; returns the port (of interest when asked for 0)."""
+    async def start(self, port: int, host: str | None = None) -> int:
+        """Serve on all addresses (or ``host``'s); returns the port (of interest when asked for 0)."""
         app = web.Application()
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)

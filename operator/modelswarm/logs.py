@@ -28,11 +28,13 @@ def _is_plain(value: object) -> bool:
     return isinstance(value, str | int | float | bool)
 
 
-def configure(level: str, style: str) -> None:
+def configure(level: str, style: str, *filters: logging.Filter) -> None:
     """Send everything to standard error. kopf reports each watch event at INFO, which is ours to say."""
     handler = logging.StreamHandler(sys.stderr)
     text = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
     handler.setFormatter(JsonFormatter() if style == "json" else text)
+    for each in filters:
+        handler.addFilter(each)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     quiet = ("kopf.objects", "kopf.activities", "httpx", "httpcore", "aiohttp.access")
     for name in quiet:

@@ -28,7 +28,7 @@ from modelswarm.controllers.model import ModelController
 from modelswarm.controllers.p2ptask import TaskController
 from modelswarm.controllers.pinning import PinJobs, Pinner
 from modelswarm.controllers.playground import PlaygroundController
-from modelswarm.controllers.runner import Controller, Reconcile
+from modelswarm.controllers.runner import Controller, Reconcile, ReconcileLogFilter
 from modelswarm.controllers.world import World, utc_now
 from modelswarm.errors import ModelswarmError, SettingsError
 from modelswarm.health import Health
@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
     except SettingsError as error:
         print(f"modelswarm operator: {error}", file=sys.stderr)
         return 2
-    logs.configure(settings.log_level, settings.log_format)
+    logs.configure(settings.log_level, settings.log_format, ReconcileLogFilter())
     try:
         return asyncio.run(run(settings))
     except ModelswarmError as error:
@@ -110,7 +110,7 @@ class _Parts:
 async def _assemble(settings: OperatorSettings, kube: KubeClient, metrics: Metrics) -> AsyncIterator[_Parts]:
     store = Store()
     watching.add_indexes(store)
-    events = EventRecorder(kube, component="modelswarm")
+    events = EventRecorder(kube, metrics=metrics)
     world = World(kube, store, events, settings)
     limits = httpx.Limits(max_connections=64, max_keepalive_connections=16)
     async with httpx.AsyncClient(timeout=httpx.Timeout(30.0, connect=10.0), limits=limits) as http:

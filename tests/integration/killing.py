@@ -46,6 +46,7 @@ class Fate(StrEnum):
     BEFORE = "dies before the write reaches the server"
     AFTER = "dies when the server has the write, before the answer comes"
     LOST_ANSWER = "lives on, but the answer of the write is lost"
+    REFUSED = "lives on, but the write never reaches the server"
 
 
 class KillingKube:
@@ -125,14 +126,14 @@ class KillingKube:
         if number != self._at:
             return await call()
         self.struck = True
-        self.dead = self._fate is not Fate.LOST_ANSWER
-        if self._fate is not Fate.BEFORE:
+        self.dead = self._fate in (Fate.BEFORE, Fate.AFTER)
+        if self._fate in (Fate.AFTER, Fate.LOST_ANSWER):
             await call()
         if self._strikes is not None:
             self._strikes()
         if self.dead:
             raise Died
-        raise Unavailable("the answer was lost", status=0)
+        raise Unavailable("no answer from the API server", status=0)
 
     # Last, because within the class body the name means this method from here on.
     async def list(

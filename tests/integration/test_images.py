@@ -3,7 +3,7 @@
 import pytest
 
 from dev.registry import Registry
-from tests.integration.support import Manifest, Scene, eventually, p2p_task
+from tests.integration.support import Scene, eventually, p2p_task
 
 
 def test_an_image_task_is_pinned_to_the_digest_of_its_tag(scene: Scene, registry: Registry) -> None:
@@ -69,7 +69,6 @@ def test_a_tag_that_moved_is_said_on_task_and_playground_and_changes_nothing_els
     template = scene.pod_template("pg")
     before = scene.image_task(image)["status"]["resolved"]
     moved = registry.push_image("vllm/vllm-openai", engine_version, seed="something else")
-    # An answer is remembered for ten seconds.
     scene.has("Playground", "pg", "Degraded", "True", "ImageMoved", saying=moved["digest"], seconds=20)
     task = scene.image_task(image)
     scene.has("P2PTask", task["metadata"]["name"], "Degraded", "True", "ImageMoved")
@@ -77,13 +76,15 @@ def test_a_tag_that_moved_is_said_on_task_and_playground_and_changes_nothing_els
     assert task["status"]["resolved"] == before
     assert scene.pod_template("pg") == template
     assert before["digest"] in task["status"]["conditions"][-1]["message"]
-    # As its message advises: deleted, it is made anew and pinned to what the tag is now.
-    scene.delete("P2PTask", task["metadata"]["name"])
+    # As its message advises: deleted, it is made anew and pinned to what the tag is now (once the answer of a few
+    # seconds ago is forgotten).
 
-    def pinned_anew() -> Manifest | None:
-        found = scene.image_task(image)
-        return found if found.get("status", {}).get("resolved", {}).get("digest") == moved["digest"] else None
+    def pinned_anew() -> bool:
+        digest = scene.image_task(image).get("status", {}).get("resolved", {}).get("digest")
+        if digest == before["digest"]:
+            scene.delete("P2PTask", task["metadata"]["name"])
+        return bool(digest == moved["digest"])
 
-    eventually(pinned_anew)
+    eventually(pinned_anew, 15, every=1.0)
     scene.has("Playground", "pg", "Degraded", "False", "Healthy")
     assert scene.pod_template("pg") == template

@@ -246,6 +246,7 @@ async def _play(stage: Stage, scenario: Scenario, kube: KillingKube) -> Snapshot
         pytest.param(REPIN, Fate.BEFORE, id="a manifest was deleted by hand: dies before the write"),
         pytest.param(REPIN, Fate.AFTER, id="a manifest was deleted by hand: dies after the write"),
         pytest.param(REPIN, Fate.LOST_ANSWER, id="a manifest was deleted by hand: the answer is lost"),
+        pytest.param(REPIN, Fate.REFUSED, id="a manifest was deleted by hand: the write is lost"),
     ],
 )
 async def test_operator_killed_between_any_two_writes(stage: Stage, scenario: Scenario, fate: Fate) -> None:
@@ -294,23 +295,34 @@ def audited_cluster() -> Iterator[ControlPlane]:
 
 
 @pytest.fixture
-def process(
+def start(
     audited_cluster: ControlPlane, hub_server: HubThread, registry: Registry, tmp_path: Path
-) -> Iterator[OperatorProcess]:
-    running = OperatorProcess(
-        audited_cluster.service_account_kubeconfig(NAMESPACE, SERVICE_ACCOUNT),
-        tmp_path / "operator.log",
-        # Without the Lease, because a killed holder's must run out first, every time.
-        arguments=["--log-format=text", "--leader-elect=false", f"--registries=docker.io={registry.url}"],
-        environment={"HF_ENDPOINT": hub_server.url},
-    )
-    yield running
-    running.kill()
+) -> Iterator[Callable[[], OperatorProcess]]:
+    """Starts another operator, on ports of its own, and waits until it leads."""
+    kubeconfig = audited_cluster.service_account_kubeconfig(NAMESPACE, SERVICE_ACCOUNT)
+    started: list[OperatorProcess] = []
+
+    def one_more() -> OperatorProcess:
+        process = OperatorProcess(
+            kubeconfig,
+            tmp_path / "operator.log",
+            # Without the Lease, because a killed holder's must run out first, every time.
+            arguments=["--log-format=text", "--leader-elect=false", f"--registries=docker.io={registry.url}"],
+            environment={"HF_ENDPOINT": hub_server.url},
+        )
+        started.append(process)
+        process.start()
+        process.wait_leading()
+        return process
+
+    yield one_more
+    for process in started:
+        process.kill()
 
 
 @pytest.mark.slow
 def test_operator_process_killed_at_any_moment_makes_everything_once(
-    audited_cluster: ControlPlane, hub_server: HubThread, process: OperatorProcess
+    audited_cluster: ControlPlane, hub_server: HubThread, start: Callable[[], OperatorProcess]
 ) -> None:
     hub = hub_server.hub
     moments = random.Random(361)
@@ -322,8 +334,7 @@ def test_operator_process_killed_at_any_moment_makes_everything_once(
     deaths: list[str] = []
     with Api(audited_cluster) as api:
         for name in pairs:
-            process.start()
-            process.wait_leading()
+            process = start()
             api.apply(open_model(name, f"org/{name}"))
             obj = playground(name, name)
             api.apply({**obj, "metadata": {**obj["metadata"], "namespace": HOME}})
@@ -331,7 +342,7 @@ def test_operator_process_killed_at_any_moment_makes_everything_once(
             time.sleep(moments.uniform(0.0, 0.3))
             process.kill()
             deaths.append(datetime.now(UTC).isoformat())
-        process.start()
+        process = start()
         eventually(lambda: all(api.find("Deployment", name, HOME) for name in pairs), 30)
         eventually(lambda: len(_ready_tasks(api)) == 3 * len(pairs), 30)
     events = list(audited_cluster.audit_events())
@@ -351,8 +362,7 @@ def test_operator_process_killed_at_any_moment_makes_everything_once(
     # Whoever starts now finds everything done: the hub is not asked again.
     hub.counters.reset()
     process.kill()
-    process.start()
-    process.wait_leading()
+    process = start()
     eventually(lambda: _reconciled(process) >= 5 * len(pairs), 20)
     assert hub.counters.total().requests == 0
 

@@ -17,6 +17,7 @@ from tests.integration.support import Api, Manifest, eventually, open_model, p2p
 HOME = "default"
 USER = f"system:serviceaccount:{NAMESPACE}:{SERVICE_ACCOUNT}"
 OURS = "app.kubernetes.io/managed-by=modelswarm"
+TOKEN = "hf_of_the_operator"
 RULES = ROOT / "config" / "operator" / "rbac.yaml"
 
 
@@ -67,7 +68,8 @@ def used(
     with operator, Api(own_cluster) as api:
         operator.wait_leading()
         secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "modelhub-secret", "namespace": NAMESPACE}}
-        api.apply({**secret, "stringData": {"HF_TOKEN": "hf_not_a_token"}})
+        hub_server.hub.allow(TOKEN, "*")
+        api.apply({**secret, "stringData": {"HF_TOKEN": TOKEN}})
         _live_through(api)
     return [event for event in own_cluster.audit_events() if event.user == USER]
 

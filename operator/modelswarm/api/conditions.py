@@ -102,6 +102,8 @@ class TaskReason(StrEnum):
     CREDENTIAL_NOT_READABLE = "CredentialNotReadable"
     NAME_CLASH = "NameClash"
     """An object that the task needs to write exists already and belongs to somebody else."""
+    MANIFEST_REFUSED = "ManifestRefused"
+    """The API server does not take the ConfigMap with the list of files (a quota, a policy)."""
     IMAGE_MOVED = "ImageMoved"
     """The tag points at another digest than the pinned one."""
     ENGINE_NOT_CONFIGURED = "EngineNotConfigured"

@@ -231,7 +231,7 @@ class P2PTaskStatus(ApiModel):
     start_time: Time | None = None
     """When work began."""
     completion_time: Time | None = None
-    """When the task was Ready for the first time, or failed."""
+    """When the task was Ready for the first time (also by fallback)."""
     last_progress_time: Time | None = None
     """When the last newly verified byte was seen: what stall timeouts are measured from."""
 

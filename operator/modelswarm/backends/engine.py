@@ -44,6 +44,8 @@ class Observation:
     measured: bool = True
     """False where an engine moves no bytes itself (Direct): progress is then shown as ``-``."""
     failures: tuple[NodeFailure, ...] = ()
+    attempts: int = 0
+    """How many attempts have failed so far, as the engine counts them (with FAILED: at least one)."""
     degraded: tuple[str, str] | None = None
     """Reason and message, where it works but not as asked."""
     dragonfly: DragonflyStatus | None = None

@@ -103,9 +103,12 @@ class ClusterWatch:
         before = (self._state.config, self._state.llmaz_holder)
         try:
             self._state.config = parse_global_config(await self._get_config(), self._state.config)
+        except KubeError as error:
+            logger.warning("cannot read ConfigMap %s: %s", GLOBAL_CONFIG, error)
+        try:
             self._state.llmaz_holder = living_holder(await self._get_lease(), self._clock())
         except KubeError as error:
-            logger.debug("cannot look at the cluster's configuration: %s", error)
+            logger.warning("cannot see whether llmaz's own controllers run: %s", error)
         if self._state.config.problem and self._state.config.problem != before[0].problem:
             logger.warning("%s", self._state.config.problem)
         return before != (self._state.config, self._state.llmaz_holder)

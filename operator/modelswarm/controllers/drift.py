@@ -55,11 +55,8 @@ def stamped(desired: JsonObject) -> JsonObject:
     """
     text = json.dumps(desired, sort_keys=True, separators=(",", ":"))
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-    metadata = desired.get("metadata")
-    metadata = metadata if isinstance(metadata, dict) else {}
-    annotations = metadata.get("annotations")
-    annotations = annotations if isinstance(annotations, dict) else {}
-    return {**desired, "metadata": {**metadata, "annotations": {**annotations, APPLIED: digest}}}
+    meta = metadata(desired)
+    return {**desired, "metadata": {**meta, "annotations": {**(meta.get("annotations") or {}), APPLIED: digest}}}
 
 
 class Ownership(StrEnum):

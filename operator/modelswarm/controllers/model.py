@@ -17,7 +17,7 @@ from modelswarm.api.openmodel import OpenModel, OpenModelStatus
 from modelswarm.api.p2ptask import P2PTask, Phase
 from modelswarm.api.playground import Playground
 from modelswarm.content.source import is_distributable, parse_source
-from modelswarm.controllers.drift import Ownership, is_applied, ownership
+from modelswarm.controllers.drift import Ownership, is_applied, ownership, stamped
 from modelswarm.controllers.queue import Key
 from modelswarm.controllers.runner import Result
 from modelswarm.controllers.secrets import secret_for
@@ -74,6 +74,7 @@ class ModelController:
 
     async def _ensure(self, model: OpenModel, desired: JsonObject) -> P2PTask | None:
         """Make the task what it should be; None while a predecessor's task of the same name is on its way out."""
+        desired = stamped(desired)
         name, namespace = key_of(desired).name, self._world.settings.namespace
         live = self._world.store.get(P2PTASK, name, namespace)
         if live is not None:

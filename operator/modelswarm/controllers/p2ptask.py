@@ -5,9 +5,10 @@ import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from modelswarm.api.conditions import TaskReason
+from modelswarm.api.conditions import TaskCondition, TaskReason, find
 from modelswarm.api.labels import FINALIZER
-from modelswarm.api.p2ptask import Engine, P2PTask
+from modelswarm.api.meta import JsonObject
+from modelswarm.api.p2ptask import Engine, P2PTask, Phase
 from modelswarm.backends.engine import EngineBackend, EngineState, Observation
 from modelswarm.content.image import parse_reference
 from modelswarm.content.source import HubSource, StoreSource, parse_source
@@ -17,7 +18,15 @@ from modelswarm.controllers.runner import Result
 from modelswarm.controllers.secrets import read_credentials
 from modelswarm.controllers.task_status import Facts, Policy, advance
 from modelswarm.controllers.world import World
-from modelswarm.errors import ContentError, EngineError, InvalidReference, NotFound, TaskBlocked
+from modelswarm.errors import (
+    Conflict,
+    ContentError,
+    EngineError,
+    Invalid,
+    InvalidReference,
+    NotFound,
+    TaskBlocked,
+)
 from modelswarm.kube.kinds import CONFIGMAP, P2PTASK
 
 RESOLVING_IS_WORTH_SAYING = 1.0
@@ -76,7 +85,8 @@ class TaskController:
                 case Pin():
                     pin = state.outcome
                 case None:
-                    facts = Facts(engine, resolving=state.running and state.seconds >= RESOLVING_IS_WORTH_SAYING)
+                    slow = state.running and state.seconds >= RESOLVING_IS_WORTH_SAYING
+                    facts = Facts(engine, resolving=slow, retry_in=state.retry_in or None)
                 case failure:
                     facts = Facts(engine, failure=failure)
             if pin is None and (task.status.resolved is None or facts.failure is not None):
@@ -126,7 +136,7 @@ class TaskController:
             needs_secret = source is not None and backend.name is not Engine.DIRECT
             credentials = await read_credentials(self._world, task, source) if needs_secret and source else None
             observation = await backend.ensure(task, lambda: self._pinner.manifest(task), credentials)
-        except (EngineError, TaskBlocked) as error:
+        except (EngineError, TaskBlocked, InvalidReference) as error:
             return Observation(EngineState.UNREACHABLE, error.reason, error.message)
         await self._hold(task, observation.holds)
         return observation
@@ -154,6 +164,9 @@ class TaskController:
     def _time_to_live(self, task: P2PTask) -> float | None:
         """Seconds until a finished task that nobody controls is deleted; None where it stays."""
         ttl, finished = task.spec.ttl_seconds_after_finished, task.status.completion_time
+        ready = find(task.status.conditions, TaskCondition.READY)
+        if task.status.phase is Phase.FAILED and ready is not None:
+            finished = ready.last_transition_time
         owned = any(reference.controller for reference in task.metadata.owner_references)
         if ttl is None or finished is None or owned:
             return None
@@ -165,15 +178,14 @@ class TaskController:
         if holds == (FINALIZER in finalizers):
             return
         wanted = [*finalizers, FINALIZER] if holds else [name for name in finalizers if name != FINALIZER]
-        answer = await self._world.kube.json_patch(
-            P2PTASK,
-            task.metadata.name,
-            task.metadata.namespace,
-            [
-                {"op": "test", "path": "/metadata/resourceVersion", "value": task.metadata.resource_version},
-                {"op": "add", "path": "/metadata/finalizers", "value": list(wanted)},
-            ],
-        )
+        operations: list[JsonObject] = [
+            {"op": "test", "path": "/metadata/resourceVersion", "value": task.metadata.resource_version},
+            {"op": "add", "path": "/metadata/finalizers", "value": list(wanted)},
+        ]
+        try:
+            answer = await self._world.kube.json_patch(P2PTASK, task.metadata.name, task.metadata.namespace, operations)
+        except Invalid as error:
+            raise Conflict(f"{task.metadata.name} changed meanwhile", status=409) from error
         self._world.store.put(P2PTASK, answer)
 
     async def _finalize(self, task: P2PTask) -> Result:

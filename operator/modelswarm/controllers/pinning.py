@@ -22,7 +22,17 @@ from modelswarm.controllers.drift import Ownership, ownership
 from modelswarm.controllers.queue import Key
 from modelswarm.controllers.secrets import read_credentials, read_registry_auths
 from modelswarm.controllers.world import World
-from modelswarm.errors import Conflict, ContentError, InvalidReference, KubeError, SourceUnavailable, TaskBlocked
+from modelswarm.errors import (
+    AccessDenied,
+    Conflict,
+    ContentError,
+    Forbidden,
+    Invalid,
+    InvalidReference,
+    KubeError,
+    SourceUnavailable,
+    TaskBlocked,
+)
 from modelswarm.kube.kinds import CONFIGMAP
 from modelswarm.kube.objects import key_of, metadata
 
@@ -174,13 +184,18 @@ class Pinner:
         image = task.spec.image
         assert image is not None
         auths = await read_registry_auths(self.world, task)
-        return await self.resolver.resolve_digest(image.reference, auths)
+        return await self.resolver.resolve_digest(image.reference, auths.by_registry)
 
     async def _pin_image(self, task: P2PTask) -> Pin:
         image = task.spec.image
         assert image is not None
         auths = await read_registry_auths(self.world, task)
-        manifest = await self.resolver.resolve_image(image.reference, image.platforms, auths)
+        try:
+            manifest = await self.resolver.resolve_image(image.reference, image.platforms, auths.by_registry)
+        except AccessDenied:
+            if auths.problem is not None:
+                raise auths.problem from None
+            raise
         return Pin(
             Resolved(
                 revision=manifest.revision,
@@ -235,6 +250,10 @@ class Pinner:
                 await self.world.create(shard_object(name, task.metadata.namespace, labels, shard, task))
             except Conflict:
                 await self._adopt_or_explain(task, name)
+            except (Forbidden, Invalid) as error:
+                raise TaskBlocked(
+                    TaskReason.MANIFEST_REFUSED, f"the API server refuses ConfigMap {name}: {error.message}"
+                ) from None
         return len(shards)
 
     async def _adopt_or_explain(self, task: P2PTask, name: str) -> None:

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from modelswarm.api.conditions import PlaygroundReason, TaskCondition, TaskReason, find, is_true
+from modelswarm.api.conditions import PlaygroundReason, TaskCondition, find, is_true
 from modelswarm.api.labels import GATE_TIMEOUT, MODEL_NAME, PLAYGROUND
 from modelswarm.api.meta import JsonObject
 from modelswarm.api.openmodel import OpenModel
 from modelswarm.api.p2ptask import P2PTask
 from modelswarm.api.playground import Playground
 from modelswarm.content.source import is_distributable, parse_source
-from modelswarm.controllers.drift import Ownership, is_applied, ownership
+from modelswarm.controllers.drift import Ownership, is_applied, ownership, stamped
 from modelswarm.controllers.gate import Gate, Wait, WaitKind, decide, parse_duration
 from modelswarm.controllers.playground_status import Aborted, Serving, Situation, serving, status_of
 from modelswarm.controllers.queue import Key
@@ -21,7 +21,16 @@ from modelswarm.controllers.rollout import Children, Rollout, pinned_model
 from modelswarm.controllers.runner import Result
 from modelswarm.controllers.secrets import asks_for_credentials, secret_for
 from modelswarm.controllers.world import World
-from modelswarm.errors import ContentReason, Forbidden, Invalid, InvalidReference, KubeError, NotFound, RenderError
+from modelswarm.errors import (
+    ContentReason,
+    Forbidden,
+    Invalid,
+    InvalidReference,
+    KubeError,
+    NotFound,
+    RenderError,
+    RenderReason,
+)
 from modelswarm.kube.kinds import P2PTASK, SERVICEACCOUNT
 from modelswarm.kube.objects import key_of
 from modelswarm.workload.render import OperatorPart, Workload, images, needs_models, render_workload
@@ -79,7 +88,7 @@ class PlaygroundController:
         runtime = self._world.runtime(playground.backend_name)
         if runtime is None:
             raise Abort(
-                "BackendRuntimeNotFound",
+                PlaygroundReason.BACKEND_RUNTIME_NOT_FOUND,
                 f"BackendRuntime {playground.backend_name} does not exist; create it, or name another one in "
                 "spec.backendRuntimeConfig.backendName",
             )
@@ -138,7 +147,7 @@ class PlaygroundController:
         holder = self._world.cluster.llmaz_holder
         if holder is not None:
             raise Abort(
-                "LlmazIsRunning",
+                PlaygroundReason.LLMAZ_IS_RUNNING,
                 f"llmaz's own controller manager is running in this cluster ({holder}); two controllers would fight "
                 f"over every Playground. Scale it down: kubectl -n {self._world.settings.llmaz_namespace} scale "
                 "deployment llmaz-controller-manager --replicas=0",
@@ -154,7 +163,9 @@ class PlaygroundController:
                 found.append(model)
         if missing:
             names = ", ".join(dict.fromkeys(missing))
-            raise Abort("ModelNotFound", f"Waiting for model creation: OpenModel {names} does not exist")
+            raise Abort(
+                PlaygroundReason.MODEL_NOT_FOUND, f"Waiting for model creation: OpenModel {names} does not exist"
+            )
         return found
 
     def _operator_part(self) -> OperatorPart:
@@ -223,12 +234,13 @@ class PlaygroundController:
 
     async def _ensure_task(self, playground: Playground, wanted: JsonObject) -> P2PTask | None:
         """The Playground's own task, created or corrected; None while a predecessor's is still being collected."""
+        wanted = stamped(wanted)
         live = self._world.store.get(P2PTASK, key_of(wanted).name, playground.metadata.namespace)
         if live is not None:
             match ownership(live, playground):
                 case Ownership.FOREIGN:
                     raise Abort(
-                        TaskReason.NAME_CLASH,
+                        PlaygroundReason.NAME_CLASH,
                         f"P2PTask {key_of(wanted).name} exists and does not belong to this Playground; remove it",
                     )
                 case Ownership.STALE:
@@ -289,7 +301,7 @@ class PlaygroundController:
         text = playground.metadata.annotations.get(GATE_TIMEOUT)
         if text is not None and parse_duration(text) is None:
             return (
-                "InvalidGateTimeout",
+                PlaygroundReason.INVALID_GATE_TIMEOUT,
                 f"annotation {GATE_TIMEOUT}: {text!r} is no duration; write it as 30m, 90s or 0",
             )
         if plan.gate.timed_out:
@@ -311,9 +323,13 @@ def _first_degraded(waits: Sequence[Wait]) -> tuple[str, str] | None:
     return None
 
 
-_LOOK_AGAIN = {"InvalidObject": 30.0, "Forbidden": 30.0, TaskReason.NAME_CLASH: 1.0}
+_LOOK_AGAIN: dict[str, float] = {
+    RenderReason.INVALID_OBJECT: 30.0,
+    PlaygroundReason.FORBIDDEN: 30.0,
+    PlaygroundReason.NAME_CLASH: 1.0,
+}
 """Seconds. A quota, a policy or somebody else's object may change without us hearing of it, so we look now and then."""
 
 
 def _refusal(error: KubeError) -> str:
-    return "Forbidden" if isinstance(error, Forbidden) else "InvalidObject"
+    return PlaygroundReason.FORBIDDEN if isinstance(error, Forbidden) else RenderReason.INVALID_OBJECT

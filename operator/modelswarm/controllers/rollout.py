@@ -3,16 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from modelswarm.api.conditions import PlaygroundReason
 from modelswarm.api.labels import MANAGED_BY, MANAGER, PLAYGROUND, TASKS, TEMPLATE_HASH
 from modelswarm.api.meta import JsonObject
 from modelswarm.api.p2ptask import P2PTask
 from modelswarm.api.playground import Playground
 from modelswarm.content.manifest import from_binary_data, shard_name
-from modelswarm.controllers.drift import Ownership, is_applied, ownership
+from modelswarm.controllers.drift import Ownership, is_applied, ownership, stamped
 from modelswarm.controllers.pinning import shard_object
 from modelswarm.controllers.playground_status import Aborted, serving
 from modelswarm.controllers.world import World
-from modelswarm.errors import Conflict, InvalidReference, NotFound
+from modelswarm.errors import Conflict, Forbidden, Invalid, InvalidReference, NotFound
 from modelswarm.kube.kinds import AUTOSCALER, CONFIGMAP, DEPLOYMENT, SERVICE, Kind
 from modelswarm.kube.objects import metadata
 from modelswarm.workload.pod import PinnedModel
@@ -35,13 +36,13 @@ class Children:
             match ownership(obj, playground):
                 case Ownership.FOREIGN:
                     return Aborted(
-                        "NameClash",
+                        PlaygroundReason.NAME_CLASH,
                         f"Playground owns the same name with an existing {obj['kind']}: "
                         f"{metadata(obj)['name']} belongs to somebody else; remove it or rename the Playground",
                     )
                 case Ownership.STALE:
                     return Aborted(
-                        "NameClash",
+                        PlaygroundReason.NAME_CLASH,
                         f"Playground owns the same name with an existing {obj['kind']}: "
                         f"{metadata(obj)['name']} of a deleted Playground is still being collected",
                     )
@@ -99,15 +100,18 @@ class Rollout:
         """What follows the Playground at once, whatever the template waits for: replicas, Service, autoscaler."""
         if children.deployment is not None:
             await self._scale(playground, children.deployment)
-        if children.service is None or not is_applied(workload.service, children.service):
-            await self._world.apply(workload.service)
+        await self._keep(workload.service, children.service)
         if workload.autoscaler is not None:
-            if children.autoscaler is None or not is_applied(workload.autoscaler, children.autoscaler):
-                await self._world.apply(workload.autoscaler)
+            await self._keep(workload.autoscaler, children.autoscaler)
         elif children.autoscaler is not None:
             uid = str(metadata(children.autoscaler)["uid"])
             name, namespace = playground.metadata.name, playground.metadata.namespace
             await self._world.delete(AUTOSCALER, name, namespace, uid=uid)
+
+    async def _keep(self, wanted: JsonObject, live: JsonObject | None) -> None:
+        wanted = stamped(wanted)
+        if live is None or not is_applied(wanted, live):
+            await self._world.apply(wanted)
 
     async def _scale(self, playground: Playground, live: JsonObject) -> None:
         spec = live.get("spec")
@@ -140,8 +144,8 @@ class Rollout:
             labels: JsonObject = {PLAYGROUND: playground.metadata.name, MANAGED_BY: MANAGER}
             try:
                 await self._world.create(shard_object(name, playground.metadata.namespace, labels, shard, playground))
-            except Conflict:
-                continue
+            except (Conflict, Forbidden, Invalid):
+                continue  # there already; or refused, and then the loader resolves the pinned commit by itself
 
     async def collect_copies(self, playground: Playground, live: JsonObject) -> None:
         """Remove manifest copies that the Deployment's template no longer mounts, once its rollout is complete."""

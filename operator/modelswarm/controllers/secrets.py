@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from modelswarm.api.conditions import TaskCondition, TaskReason, find
 from modelswarm.api.labels import (
@@ -18,7 +19,7 @@ from modelswarm.api.p2ptask import P2PTask, Phase
 from modelswarm.content.credentials import Credentials, RegistryAuth, parse_docker_config
 from modelswarm.content.source import HubSource, Provider, Source, StoreSource
 from modelswarm.controllers.world import World
-from modelswarm.errors import ContentReason, Forbidden, NotFound, TaskBlocked
+from modelswarm.errors import ContentError, ContentReason, Forbidden, NotFound, TaskBlocked
 from modelswarm.kube.kinds import SECRET
 
 MODELSCOPE_KEY = "MODELSCOPE_API_TOKEN"
@@ -70,20 +71,41 @@ async def read_credentials(world: World, task: P2PTask, source: Source) -> Crede
             return Credentials(hub_token=_value(data, reference.name, HUB_SECRET_KEY))
 
 
-async def read_registry_auths(world: World, task: P2PTask) -> dict[str, RegistryAuth]:
+@dataclass(frozen=True, slots=True)
+class RegistryAuths:
+    """What a task's pull secrets hold, and the first of them that could not be used.
+
+    As for the kubelet, such a one is no failure by itself: the image may well be public.
+    """
+
+    by_registry: dict[str, RegistryAuth]
+    problem: TaskBlocked | None = None
+
+
+async def read_registry_auths(world: World, task: P2PTask) -> RegistryAuths:
     """All registries' credentials in the task's pull secrets; the first Secret that names a registry wins (kubelet)."""
     auths: dict[str, RegistryAuth] = {}
+    problem: TaskBlocked | None = None
     names: Iterable[str] = () if task.spec.image is None else (ref.name for ref in task.spec.image.pull_secrets)
     for name in names:
-        data = await _read(world, name, task.metadata.namespace)
-        document = next((data[key] for key in DOCKER_KEYS if key in data), None)
-        if document is None:
-            raise TaskBlocked(
-                TaskReason.CREDENTIAL_NOT_FOUND, f"Secret {name} is no pull secret: it has no {DOCKER_KEYS[0]}"
-            )
-        for host, auth in parse_docker_config(document).items():
-            auths.setdefault(host, auth)
-    return auths
+        try:
+            found = parse_docker_config(_docker_config(name, await _read(world, name, task.metadata.namespace)))
+        except TaskBlocked as error:
+            problem = problem or error
+        except ContentError as error:
+            problem = problem or TaskBlocked(TaskReason.CREDENTIAL_NOT_FOUND, f"Secret {name}: {error.message}")
+        else:
+            auths = {**found, **auths}
+    return RegistryAuths(auths, problem)
+
+
+def _docker_config(name: str, data: dict[str, bytes]) -> bytes:
+    document = next((data[key] for key in DOCKER_KEYS if key in data), None)
+    if document is None:
+        raise TaskBlocked(
+            TaskReason.CREDENTIAL_NOT_FOUND, f"Secret {name} is no pull secret: it has no {DOCKER_KEYS[0]}"
+        )
+    return document
 
 
 async def _read(world: World, name: str, namespace: str) -> dict[str, bytes]:

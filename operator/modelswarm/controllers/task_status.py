@@ -135,8 +135,8 @@ class _Draft:
 def advance(task: P2PTask, facts: Facts, policy: Policy, now: datetime) -> Decision:
     """The next status.
 
-    Calling it again with its own result and the same facts changes nothing, except that a failure (``facts.failure``,
-    or an observation that says so) is an event: each counts as one more attempt.
+    Calling it again with its own result and the same facts changes nothing, except that ``facts.failure`` is an event:
+    each counts as one more attempt.
     """
     draft = _Draft(task, now)
     draft.set(engine=facts.engine)
@@ -284,8 +284,8 @@ def _not_ready(
     left: float | None = None
     if status.completion_time is None:  # attempts and time count until the first Ready only
         if observation.state is EngineState.FAILED:
-            draft.set(attempts=_one_more(task))
-            if _one_more(task) > task.spec.backoff_limit:
+            draft.set(attempts=min(observation.attempts, task.spec.backoff_limit + 1))
+            if observation.attempts > task.spec.backoff_limit:
                 return replace(_give_up(draft, observation.reason, observation.message), look_again=policy.retry)
         limit = policy.fallback_after if observation.state is EngineState.UNREACHABLE else policy.stall
         left = limit - (draft.now - _idle_since(draft, last_byte)).total_seconds()

@@ -401,13 +401,15 @@ def test_what_is_ready_stays_ready_while_the_engine_is_out_of_reach() -> None:
 
 def test_failed_attempts_of_the_engine_count_up_to_the_limit() -> None:
     current = pinned(backoffLimit=2)
-    current, _ = run(current, (1, facts(observation=failed())), (2, facts(observation=failed())))
+    current, _ = run(current, (1, facts(observation=failed(attempts=1))), (2, facts(observation=failed(attempts=2))))
+    again, _ = run(current, (2, facts(observation=failed(attempts=2))))
+    assert again.status == current.status, "seeing the same failure twice is no second attempt"
     assert (current.status.phase, current.status.attempts) == (Phase.RUNNING, 2)
     assert summary(current.status)["Ready"] == ("False", "JobFailed")
-    current, decision = run(current, (3, facts(observation=failed())))
+    current, decision = run(current, (3, facts(observation=failed(attempts=3))))
     assert (current.status.phase, current.status.attempts) == (Phase.FELL_BACK, 3)
     assert decision.look_again == POLICY.retry
-    current, _ = run(current, (4, facts(observation=failed())))
+    current, _ = run(current, (4, facts(observation=failed(attempts=9))))
     assert (current.status.phase, current.status.attempts) == (Phase.FELL_BACK, 3)
 
 
