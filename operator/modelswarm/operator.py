@@ -135,7 +135,7 @@ async def _assemble(settings: OperatorSettings, kube: KubeClient, metrics: Metri
         playground = controller("playground", PlaygroundController(world).reconcile, PLAYGROUND)
         task = controller("p2ptask", task_controller.reconcile, P2PTASK)
         wake_task.append(task)
-        metrics.watch_tasks(task_controller.phases)
+        metrics.watch_tasks(lambda: watching.task_counts(store))
         routes = watching.watches(store, model.queue, playground.queue, task.queue)
         yield _Parts(world, watching.Lists(kube, store), jobs, (model, playground, task), routes)
 

@@ -2,8 +2,7 @@
 
 import contextlib
 import random
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from modelswarm.api.conditions import TaskCondition, TaskReason, find
 from modelswarm.api.labels import FINALIZER
@@ -42,13 +41,8 @@ class TaskController:
         self._pinner = pinner
         self._jobs = jobs
         self._image_checks: dict[Key, float] = {}
-        self._phases: dict[Key, tuple[str, str]] = {}
         settings = world.settings
         self._policy = Policy(settings.stall_seconds, settings.fallback_after_seconds, settings.retry_seconds)
-
-    def phases(self) -> Mapping[tuple[str, str], int]:
-        """How many tasks there are by phase and engine. May be asked from another thread (metrics)."""
-        return Counter(list(self._phases.values()))
 
     async def reconcile(self, key: Key) -> Result:
         task = self._world.task(key.namespace, key.name)
@@ -63,7 +57,6 @@ class TaskController:
             return Result()
         facts = await self._observe(key, task)
         decision = advance(task, facts, self._policy, self._world.clock())
-        self._phases[key] = (decision.status.phase, facts.engine)
         if not decision.hold:
             await self._world.write_status(task, decision.status)
         if facts.pin is not None or facts.failure is not None:
@@ -206,7 +199,6 @@ class TaskController:
     def _forget(self, key: Key) -> None:
         self._jobs.forget(key)
         self._image_checks.pop(key, None)
-        self._phases.pop(key, None)
 
 
 GIVE_UP_RELEASE = 60.0

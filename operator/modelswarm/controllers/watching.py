@@ -63,6 +63,7 @@ def add_indexes(store: Store) -> None:
     store.index(PLAYGROUNDS, "model", _models_of)
     store.index(PLAYGROUNDS, "backend", lambda obj: [_backend_of(obj)])
     store.index(P2PTASK, "owner", lambda obj: [owner.uid] if (owner := controller_of(obj)) is not None else [])
+    store.index(P2PTASK, "phase", lambda obj: [_phase_and_engine(obj)])
     store.index(DEPLOYMENT, "task", lambda obj: [name for name in _annotation(obj, TASKS).split(",") if name])
     store.index(CONFIGMAP, "task", lambda obj: _label_key(obj, TASK))
     store.index(CONFIGMAP, "playground", lambda obj: _label_key(obj, PLAYGROUND))
@@ -257,6 +258,18 @@ def _label_key(obj: JsonObject, label: str) -> Iterable[str]:
 
 def _annotation(obj: JsonObject, annotation: str) -> str:
     return str((metadata(obj).get("annotations") or {}).get(annotation, ""))
+
+
+def _phase_and_engine(obj: JsonObject) -> str:
+    status = obj.get("status")
+    status = status if isinstance(status, dict) else {}
+    return f"{status.get('phase', 'Pending')}/{status.get('engine', '')}"
+
+
+def task_counts(store: Store) -> dict[tuple[str, str], int]:
+    """How many P2PTasks there are by phase and engine; for the metrics' thread."""
+    tally = store.tally(P2PTASK, "phase")
+    return {(value.partition("/")[0], value.partition("/")[2]): count for value, count in tally.items()}
 
 
 def _models_of(obj: JsonObject) -> list[str]:

@@ -68,7 +68,9 @@ def url_task_id(
 ) -> str:
     """The id of what a URL names. ``revision`` is only for dfdaemon's own hub schemes (``hf://``)."""
     piece = "" if piece_length is None else str(piece_length)
-    return sha256("".join((canonical_url(url, filtered), tag, application, revision, piece, _TYPE)).encode()).hexdigest()
+    return sha256(
+        "".join((canonical_url(url, filtered), tag, application, revision, piece, _TYPE)).encode()
+    ).hexdigest()
 
 
 def digest_task_id(url: str) -> str | None:
