@@ -72,7 +72,7 @@ async def _until_settled(
         if creating.done() and not created:
             creating.result()
             created = now
-        count = await asyncio.to_thread(readings.object_writes, operator)
+        count = await asyncio.to_thread(readings.writes_sent, operator)
         if count != writes:
             writes, last_write = count, now
         elif created and now - last_write > QUIET and await api.count(objects.DEPLOYMENTS) == sizes.playgrounds:
@@ -85,11 +85,11 @@ async def _until_settled(
 
 
 async def wait_quiet(operator: OperatorProcess, seconds: float = QUIET) -> None:
-    """Until the operator has written nothing for so long."""
+    """Until the operator has written nothing for so long, Events included."""
     writes, since = -1, time.monotonic()
     while time.monotonic() - since < seconds:
         await asyncio.sleep(POLL)
-        count = await asyncio.to_thread(readings.object_writes, operator)
+        count = await asyncio.to_thread(readings.writes_sent, operator, events=True)
         if count != writes:
             writes, since = count, time.monotonic()
 

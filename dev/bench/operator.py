@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+import httpx
+
 from dev.bench import objects, readings
 from dev.bench.api import Api, RequestFailed
 from dev.bench.converge import Convergence, DidNotConverge, converge, wait_quiet
@@ -120,7 +122,7 @@ async def _converge(
 async def _idle(cluster: ControlPlane, operator: OperatorProcess, seconds: float) -> Idle:
     pid = operator.child.pid
     assert pid is not None
-    await wait_quiet(operator, 10.0)  # also for Events, which are written behind the rest
+    await wait_quiet(operator, 10.0)
     before, cpu = readings.requests(cluster), readings.cpu_seconds(pid)
     await asyncio.sleep(seconds)
     return Idle(seconds, readings.requests(cluster) - before, readings.cpu_seconds(pid) - cpu)
@@ -158,8 +160,9 @@ def _surroundings(
             operator.wait_leading()
             try:
                 yield cluster, operator, hub.hub
-            except DidNotConverge as error:
-                raise DidNotConverge(f"{error}\n{operator.child.log_tail(20)}") from None
+            except (DidNotConverge, httpx.HTTPError) as error:
+                running = "" if operator.child.running else "the operator ended; "
+                raise DidNotConverge(f"{running}{error}; the end of its log:\n{operator.child.log_tail(20)}") from None
 
 
 class _Operator(OperatorProcess):

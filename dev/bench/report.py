@@ -71,9 +71,10 @@ class Report:
         self._add("  operator, CPU per task", f"{latency.operator_cpu / count * 1000:.0f} ms")
 
     def _idle(self, idle: Idle) -> None:
-        writes = idle.requests.object_writes + idle.requests.event_writes
+        writes = idle.requests.object_writes
         self._add(f"idle for {idle.seconds:.0f} s", "")
-        self._add("  writes but the Lease's", str(writes), f"0 {'(met)' if not writes else '(MISSED)'}")
+        events = f" (and {idle.requests.event_writes} Events)" if idle.requests.event_writes else ""
+        self._add("  writes but the Lease's", f"{writes}{events}", f"0 {'(met)' if not writes else '(MISSED)'}")
         self._add("  requests by verb", ", ".join(f"{k} {v}" for k, v in idle.requests.by_verb.most_common()))
         self._add("  operator, CPU", f"{idle.operator_cpu / idle.seconds * 100:.1f} % of a core")
 

@@ -45,9 +45,14 @@ BUILD = (
     Package("pkg-config", ("pkg-config",)),
     Package("protobuf-compiler", ("protoc",)),
     # The headers of protoc's own types are in a package of their own.
-    Package("libprotobuf-dev", patterns=("/usr/include/google/protobuf/any.proto", "/usr/local/include/google/protobuf")),
+    Package(
+        "libprotobuf-dev", patterns=("/usr/include/google/protobuf/any.proto", "/usr/local/include/google/protobuf")
+    ),
     Package("clang", ("clang",)),
-    Package("libclang-dev", patterns=("/usr/lib/llvm-*/lib/libclang*.so*", "/usr/lib*/libclang*.so*", "/usr/lib/*/libclang*.so*")),
+    Package(
+        "libclang-dev",
+        patterns=("/usr/lib/llvm-*/lib/libclang*.so*", "/usr/lib*/libclang*.so*", "/usr/lib/*/libclang*.so*"),
+    ),
 )
 
 
@@ -66,7 +71,9 @@ def ensure_packages(packages: Sequence[Package] = DATABASES, *, install: bool = 
     names = " ".join(missing)
     apt = shutil.which("apt-get")
     if not install or apt is None or os.geteuid() != 0:
-        raise PackagesMissing(f"the real Dragonfly needs more programs: apt-get install --no-install-recommends {names}")
+        raise PackagesMissing(
+            f"the real Dragonfly needs more programs: apt-get install --no-install-recommends {names}"
+        )
     print(f"installing {names}", file=sys.stderr, flush=True)
     # Unattended: no questions, and no database server of the distribution's own is started on this machine.
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}

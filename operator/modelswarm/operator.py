@@ -19,7 +19,6 @@ import httpx
 import kopf
 
 from modelswarm import logs
-from modelswarm.backends.direct import Direct
 from modelswarm.content.endpoints import Endpoints
 from modelswarm.content.resolve import Resolver
 from modelswarm.controllers import watching
@@ -30,6 +29,7 @@ from modelswarm.controllers.pinning import PinJobs, Pinner
 from modelswarm.controllers.playground import PlaygroundController
 from modelswarm.controllers.runner import Controller, Reconcile, ReconcileLogFilter
 from modelswarm.controllers.world import World, utc_now
+from modelswarm.engines import engines
 from modelswarm.errors import ModelswarmError, SettingsError
 from modelswarm.health import Health
 from modelswarm.kube.auth import Login, load_configuration, login_handler, open_client
@@ -115,10 +115,11 @@ async def _assemble(settings: OperatorSettings, kube: KubeClient, metrics: Metri
     limits = httpx.Limits(max_connections=64, max_keepalive_connections=16)
     async with httpx.AsyncClient(timeout=httpx.Timeout(30.0, connect=10.0), limits=limits) as http:
         endpoints = replace(Endpoints.from_env(os.environ), registries=settings.registries)
-        pinner = Pinner(world, Resolver(http, endpoints))
+        resolver = Resolver(http, endpoints)
+        pinner = Pinner(world, resolver)
         wake_task: list[Controller] = []
         jobs = PinJobs(pinner.pin, lambda key: wake_task[0].queue.add(key))
-        task_controller = TaskController(world, [Direct()], pinner, jobs)
+        task_controller = TaskController(world, engines(world, http, endpoints, resolver), pinner, jobs)
 
         def controller(name: str, reconcile: Reconcile, kind: Kind) -> Controller:
             return Controller(

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from modelswarm import __version__
 from modelswarm.api.p2ptask import Engine
+from modelswarm.backends.dragonfly.settings import DragonflySettings
 from modelswarm.errors import SettingsError
 
 PREFIX = "MODELSWARM_"
@@ -34,6 +35,38 @@ class OperatorSettings(BaseModel):
     )
     registries: dict[str, str] = Field(
         default_factory=dict, description="comma-separated HOST=URL: where to ask for an image registry's manifests"
+    )
+    dragonfly_manager_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^/?#@\s]+(/[^?#\s]*)?$",
+        description="URL of the Dragonfly manager's REST API; empty: engine Dragonfly is not used",
+    )
+    dragonfly_token_secret: str = Field(
+        default="dragonfly-token", description="Secret (key 'token', operator's namespace) with a personal access token"
+    )
+    dragonfly_clusters: tuple[int, ...] = Field(
+        default=(1,), min_length=1, max_length=64, description="comma-separated scheduler clusters that get the bytes"
+    )
+    dragonfly_seed_count: int = Field(default=1, ge=1, le=200, description="on how many seed peers of a cluster")
+    dragonfly_concurrency: int = Field(default=8, ge=1, le=100, description="files that one job downloads at once")
+    dragonfly_job_files: int = Field(default=64, ge=1, le=100, description="files in one job, at most")
+    dragonfly_job_gib: int = Field(default=100, ge=1, description="GiB in one job, at most (a larger file goes alone)")
+    dragonfly_jobs_in_flight: int = Field(default=4, ge=1, description="jobs at once for one task and cluster")
+    dragonfly_job_seconds: float = Field(default=2700, ge=60, le=3600, description="how long one job may take")
+    dragonfly_tag: str = Field(default="", description="tag of the files of models; nodes must use the same")
+    dragonfly_application: str = Field(default="", description="application of the files of models, as the tag")
+    dragonfly_image_ids: str = Field(
+        default="digest", pattern="^(digest|url)$", description="how the nodes' proxies name layers: digest or url"
+    )
+    dragonfly_image_hosts: dict[str, str] = Field(
+        default_factory=dict,
+        description="comma-separated HOST=URL: a registry as the nodes' mirrors name it (docker.io is index.docker.io)",
+    )
+    dragonfly_platforms: tuple[str, ...] = Field(
+        default=(), description="comma-separated platforms of images that name none; empty: those of the nodes"
+    )
+    dragonfly_allow_gated: bool = Field(
+        default=False, description="true: files that need a token go through Dragonfly too, which guards them no more"
     )
     placement_copies: int = Field(default=2, ge=1, description="on how many nodes a model task keeps the bytes")
     stall_seconds: float = Field(default=300, gt=0, description="no newly verified byte for so long: fall back")
@@ -81,6 +114,27 @@ class OperatorSettings(BaseModel):
             first = error.errors()[0]
             name = ".".join(str(part) for part in first["loc"])
             raise SettingsError(f"--{name.replace('_', '-')} / {PREFIX}{name.upper()}: {first['msg']}") from None
+
+    def dragonfly(self) -> DragonflySettings | None:
+        """The settings of engine Dragonfly, if there is one."""
+        if self.dragonfly_manager_url is None:
+            return None
+        return DragonflySettings(
+            manager_url=self.dragonfly_manager_url,
+            clusters=self.dragonfly_clusters,
+            seed_count=self.dragonfly_seed_count,
+            concurrency=self.dragonfly_concurrency,
+            job_files=self.dragonfly_job_files,
+            job_bytes=self.dragonfly_job_gib << 30,
+            jobs_in_flight=self.dragonfly_jobs_in_flight,
+            job_seconds=self.dragonfly_job_seconds,
+            tag=self.dragonfly_tag,
+            application=self.dragonfly_application,
+            digest_ids=self.dragonfly_image_ids == "digest",
+            platforms=self.dragonfly_platforms,
+            image_hosts=self.dragonfly_image_hosts,
+            allow_gated=self.dragonfly_allow_gated,
+        )
 
 
 def _shown(default: object) -> str:

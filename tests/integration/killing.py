@@ -19,6 +19,7 @@ from modelswarm.backends.direct import Direct
 from modelswarm.content.endpoints import Endpoints
 from modelswarm.content.resolve import Resolver
 from modelswarm.controllers import watching
+from modelswarm.controllers.drift import APPLIED
 from modelswarm.controllers.model import ModelController
 from modelswarm.controllers.p2ptask import TaskController
 from modelswarm.controllers.pinning import PinJobs, Pinner
@@ -246,6 +247,7 @@ _UNSTABLE = frozenset(
         "clusterIP",
         "clusterIPs",
         "managedFields",
+        APPLIED,  # a hash over the owner's uid, among others
     }
 )
 

@@ -23,7 +23,7 @@ def test_autoscaler_scales_the_playground(
     scene: Scene, with_fake_backend: bool, elastic: Manifest, percent: int
 ) -> None:
     model = scene.model()
-    config = {"backendName": fake_backend(scene)} if with_fake_backend else {}
+    config: Manifest = {"backendName": fake_backend(scene)} if with_fake_backend else {}
     scene.playground("pg", model, elasticConfig=elastic, **config)
     hpa = eventually(lambda: scene.find("HorizontalPodAutoscaler", "pg"))
     target = {"apiVersion": "inference.llmaz.io/v1alpha1", "kind": "Playground", "name": "pg"}

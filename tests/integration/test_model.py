@@ -4,7 +4,7 @@ import pytest
 
 from dev.hub import Repository
 from dev.installation import NAMESPACE
-from tests.integration.support import Manifest, Scene, Valve, eventually, p2p_task, throughout
+from tests.integration.support import COLLECTED, Manifest, Scene, Valve, eventually, p2p_task, throughout
 
 MODEL = "Qwen/Qwen2-0.5B-Instruct"
 
@@ -132,7 +132,7 @@ def test_deleted_and_created_again_it_has_a_task_of_its_own(scene: Scene) -> Non
     def renewed() -> bool:
         owner = scene.api.get("OpenModel", model)["metadata"]["uid"]
         task = scene.model_task(model)["metadata"]
-        return task["uid"] != before["uid"] and task["ownerReferences"][0]["uid"] == owner
+        return bool(task["uid"] != before["uid"] and task["ownerReferences"][0]["uid"] == owner)
 
     eventually(renewed)
     scene.has("OpenModel", model, "Ready", "True", "Ready")
@@ -143,7 +143,9 @@ def test_a_deleted_model_takes_its_task_and_manifest_along(scene: Scene) -> None
     scene.has("OpenModel", model, "Ready", "True", "Ready")
     manifest = scene.model_task(model)["status"]["manifest"]["name"]
     scene.api.delete("OpenModel", model)
-    eventually(lambda: not model_tasks(scene, model) and scene.api.find("ConfigMap", manifest, NAMESPACE) is None)
+    eventually(
+        lambda: not model_tasks(scene, model) and scene.api.find("ConfigMap", manifest, NAMESPACE) is None, COLLECTED
+    )
 
 
 def test_the_task_is_placed_where_the_flavors_run_on_as_many_nodes_as_playgrounds_may_have_pods(scene: Scene) -> None:
@@ -173,7 +175,7 @@ def test_a_task_in_the_way_is_named_and_taken_up_when_it_is_gone(scene: Scene) -
     scene.model("qwen2", MODEL)
     task = scene.model_task(model)["metadata"]["name"]
     scene.api.delete("OpenModel", model)
-    eventually(lambda: scene.api.find("P2PTask", task, NAMESPACE) is None)
+    eventually(lambda: scene.api.find("P2PTask", task, NAMESPACE) is None, COLLECTED)
     stranger = p2p_task(task, MODEL, suspend=True)
     stranger["metadata"]["namespace"] = NAMESPACE
     scene.api.create(stranger)

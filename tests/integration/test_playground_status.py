@@ -6,8 +6,8 @@ import pytest
 
 from dev.hub import Hub, Repository, ServerError
 from tests.integration.support import (
+    COLLECTED,
     Manifest,
-    Operators,
     Scene,
     Valve,
     backend_runtime,
@@ -80,7 +80,7 @@ def test_a_strangers_object_of_the_same_name_is_left_alone_and_its_end_noticed(
     scene: Scene, kind: str, name: str
 ) -> None:
     before = scene.apply(stranger(kind, name))
-    trigger = {"hpa": {"metrics": []}}
+    trigger: Manifest = {"hpa": {"metrics": []}}
     model = scene.model()
     elastic = {"minReplicas": 1, "maxReplicas": 2, "scaleTrigger": trigger}
     scene.playground("pg", model, elasticConfig=elastic)
@@ -256,28 +256,6 @@ def test_a_hub_that_recovers_is_asked_again_and_the_gate_opens(scene: Scene, hub
     assert scene.model_task(model)["status"]["phase"] == "Succeeded"
 
 
-def test_an_origin_that_stays_away_is_fallen_back_from_and_the_gate_opens(
-    operators: Operators, bare_scene: Scene, hub: Hub, repository: Repository
-) -> None:
-    scene = bare_scene
-    hub.fail(f"*{repository.id}*", ServerError(503))
-    with operators.replaced("--fallback-after-seconds=2", "--retry-seconds=2"):
-        model = scene.model("away", repository.id)
-        scene.playground("pg", model)
-        has(scene, "Available", "False", "WaitingForModel", "SourceUnavailable")
-        scene.deployment("pg")
-        has(scene, "Degraded", "True", "SourceUnavailable")
-        scene.has("OpenModel", model, "Ready", "True", "FellBackToOrigin")
-        scene.has("OpenModel", model, "Degraded", "True", "SourceUnavailable")
-        assert scene.model_task(model)["status"]["phase"] == "FellBack"
-        # When the origin is back the task is pinned after all, and nothing is degraded any more.
-        hub.faults.clear()
-        has(scene, "Degraded", "False", "Healthy")
-        scene.has("OpenModel", model, "Degraded", "False", "Healthy")
-        scene.has("OpenModel", model, "Ready", "True", "Ready")
-        assert scene.model_task(model)["status"]["phase"] == "Succeeded"
-
-
 def test_a_playground_deleted_while_it_waits_leaves_nothing_behind(
     scene: Scene, registry_valve: Valve, engine_version: str
 ) -> None:
@@ -286,7 +264,7 @@ def test_a_playground_deleted_while_it_waits_leaves_nothing_behind(
     scene.playground("pg", model, version=engine_version)
     has(scene, "Available", "False", "PreheatingImage")
     scene.delete("Playground", "pg")
-    eventually(lambda: not scene.tasks())
+    eventually(lambda: not scene.tasks(), COLLECTED)
     registry_valve.open()
     throughout(lambda: scene.find("Deployment", "pg") is None and not scene.tasks(), 0.5)
 

@@ -1,8 +1,19 @@
 """What happens to a running Deployment: a new version is held until it is warm, and nothing else rolls it."""
 
+from typing import Any
+
 from dev.hub import Repository
 from dev.installation import NAMESPACE
-from tests.integration.support import Manifest, Operators, Scene, Valve, backend_runtime, eventually, throughout
+from tests.integration.support import (
+    COLLECTED,
+    Manifest,
+    Operators,
+    Scene,
+    Valve,
+    backend_runtime,
+    eventually,
+    throughout,
+)
 
 
 def image_of(scene: Scene, name: str = "pg") -> str:
@@ -10,7 +21,7 @@ def image_of(scene: Scene, name: str = "pg") -> str:
     return image
 
 
-def serve(scene: Scene, *models: str, **spec: object) -> Manifest:
+def serve(scene: Scene, *models: str, **spec: Any) -> Manifest:
     """A Playground that serves; returns its Deployment."""
     scene.playground("pg", *models, **spec)
     scene.make_ready("pg")
@@ -145,8 +156,8 @@ def test_a_deleted_playground_takes_everything_along(scene: Scene) -> None:
     serve(scene, model)
     scene.delete("Playground", "pg")
     kinds = ("Deployment", "Service", "P2PTask", "Pod")
-    eventually(lambda: not [obj for kind in kinds for obj in scene.all(kind)])
-    eventually(lambda: not [c for c in scene.all("ConfigMap") if "manifest" in c["metadata"]["name"]])
+    eventually(lambda: not [obj for kind in kinds for obj in scene.all(kind)], COLLECTED)
+    eventually(lambda: not [c for c in scene.all("ConfigMap") if "manifest" in c["metadata"]["name"]], COLLECTED)
     assert scene.model_task(model)["status"]["phase"] == "Succeeded"
 
 
@@ -161,7 +172,7 @@ def test_deleted_and_created_again_at_once_it_gets_a_workload_of_its_own(scene: 
         live = scene.find("Deployment", "pg")
         return live is not None and live["metadata"]["ownerReferences"][0]["uid"] == owner
 
-    eventually(renewed, 15)
+    eventually(renewed, COLLECTED)
     assert scene.deployment("pg")["metadata"]["uid"] != before["metadata"]["uid"]
     scene.make_ready("pg")
     scene.has("Playground", "pg", "Available", "True", "PlaygroundReady")

@@ -13,7 +13,7 @@ from dev.hub import HubThread
 from dev.installation import NAMESPACE, SERVICE_ACCOUNT, OperatorProcess, install
 from dev.registry import Registry
 from modelswarm.api.labels import TASK
-from tests.integration.support import Api, Manifest, eventually, open_model, p2p_task, playground
+from tests.integration.support import Api, ApiFailed, Manifest, eventually, open_model, p2p_task, playground
 
 HOME = "default"
 OURS = "app.kubernetes.io/managed-by=modelswarm"
@@ -51,6 +51,17 @@ class Site:
         found = self.api.all("ConfigMap", NAMESPACE, labels=f"{TASK}={task}")
         return found[0] if found else None
 
+    def wait_served(self) -> None:
+        """An API server that is ready serves custom resources a moment later only."""
+
+        def is_served() -> bool:
+            try:
+                return all(self.api.all(kind) is not None for kind in ("OpenModel", "Playground", "P2PTask"))
+            except ApiFailed:
+                return False
+
+        eventually(is_served, RESTARTED)
+
     def tasks_known(self) -> int:
         """How many tasks the operator believes there are."""
         lines = (line for line in self.operator.metrics().splitlines() if line.startswith("modelswarm_p2ptasks{"))
@@ -82,6 +93,7 @@ def site(hub_server: HubThread, registry: Registry, tmp_path_factory: pytest.Tem
 def test_operator_goes_on_when_the_api_server_comes_back(site: Site) -> None:
     site.cluster.stop_apiserver()
     site.cluster.start_apiserver()
+    site.wait_served()
     for name in NAMES:
         site.add(name)
     eventually(lambda: all(site.deployment(name) for name in NAMES), RESTARTED)
@@ -97,6 +109,9 @@ def test_what_was_deleted_or_edited_in_a_watch_gap_is_put_right(site: Site) -> N
     tasks = {name: _name(site.model_task(name)) for name in NAMES}
 
     site.signal(signal.SIGSTOP)
+    # First the watches end, or the news would wait for the operator in its sockets.
+    site.cluster.restart_apiserver()
+    site.wait_served()
     deleted = _uid(site.deployment("gap-1")), _uid(site.model_task("gap-2")), _uid(site.manifest(tasks["gap-3"]))
     api.delete("Deployment", "gap-1", HOME)
     api.delete("P2PTask", tasks["gap-2"], NAMESPACE)
@@ -107,6 +122,7 @@ def test_what_was_deleted_or_edited_in_a_watch_gap_is_put_right(site: Site) -> N
     api.patch("P2PTask", tasks["gap-3"], NAMESPACE, {"spec": {"placement": {"copies": 9}}})
     # A new server has no memory of the versions before it: watches that go on from there are told 410 Gone.
     site.cluster.restart_apiserver()
+    site.wait_served()
     site.signal(signal.SIGCONT)
 
     def put_right() -> bool:

@@ -151,24 +151,91 @@ class DragonflyJob(ApiModel):
     """A preheat job of the Dragonfly manager."""
 
     id: int
-    """The job's number at the manager."""
+    """The job's number at the manager; 0 if the manager refused to make it."""
     cluster: int
     """The scheduler cluster that it runs on."""
     state: str
-    """The manager's own word for its state."""
+    """The manager's own word for its state, or REFUSED, LOST (not to be waited for), GONE (lost and removed)."""
     attempt: int
-    """1 for the first job on this cluster."""
+    """1 for the first job with these files on this cluster."""
     submitted_at: Time
     """When it was submitted."""
     files: int
     """Number of files in it."""
+    serial: int = 0
+    """Counts the jobs of this task on this cluster; part of the marker in the job's description."""
+    items: str = ""
+    """Which files it still has to bring: their numbers in the order of the manifest, as in 0-3,7."""
+    suspects: str = ""
+    """Of these, the ones that it failed for."""
+    reason: str | None = None
+    """Why it did not bring them, or while it runs: why the job before it did not."""
+    message: str | None = None
+    """What the manager said about it."""
+    retry_at: Time | None = None
+    """When they are tried again."""
+    credentials: bool = False
+    """The manager's record of it holds credentials, so it is deleted as soon as the job is over."""
+
+
+class DragonflyCluster(ApiModel):
+    """How far a scheduler cluster is."""
+
+    cluster: int
+    """Its number at the manager."""
+    submitted: int = 0
+    """Number of jobs that were submitted to it for this task."""
+    confirmed: str = ""
+    """Files of which a seed peer is known to have every byte: their numbers in the order of the manifest."""
+
+
+class DragonflyProbe(ApiModel):
+    """A question about one file, while the job that brings it only says PENDING. It is a job at the manager too."""
+
+    id: int
+    """The question's number at the manager."""
+    cluster: int
+    """The scheduler cluster that is asked."""
+    item: int
+    """The file's number in the order of the manifest."""
+    asked_at: Time
+    """When it was asked."""
+
+
+class DragonflyTaskID(ApiModel):
+    """Under which id Dragonfly keeps a file, to look it up on a node."""
+
+    name: str
+    """Path of the file, or digest of the layer."""
+    id: str
+    """Dragonfly's task id, computed from what nodes ask for."""
 
 
 class DragonflyStatus(ApiModel):
     """What the engine Dragonfly needs to remember."""
 
+    plan: str = ""
+    """Digest of what is asked for: content, URLs and everything else that makes the ids of the files."""
+    platforms: Annotated[tuple[Platform, ...], Bounds(max_items=16)] = ()
+    """For an image: the platforms whose layers are brought."""
+    files: int = 0
+    """Number of files that are asked for, in each cluster."""
+    bytes: int = 0
+    """Sum of their sizes."""
+    clusters: Annotated[tuple[DragonflyCluster, ...], Bounds(max_items=64)] = ()
+    """How far each scheduler cluster is."""
     jobs: tuple[DragonflyJob, ...] = ()
-    """The present job of each scheduler cluster."""
+    """Jobs that run, or that wait to be tried again, and the last ones that ended well."""
+    probes: Annotated[tuple[DragonflyProbe, ...], Bounds(max_items=64)] = ()
+    """Questions that are under way, at most one for each cluster."""
+    failed_attempts: int = 0
+    """The highest attempt of which a job has failed."""
+    complete: bool = False
+    """Every file is confirmed in every cluster, and nothing is left at the manager that has to go."""
+    ineffective: bool = False
+    """For an image: the manager cannot bring layers under the ids that the nodes ask for, so it is left alone."""
+    examples: Annotated[tuple[DragonflyTaskID, ...], Bounds(max_items=3)] = ()
+    """The ids of the largest files."""
 
 
 class NodeFailure(ApiModel):

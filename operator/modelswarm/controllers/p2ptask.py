@@ -61,7 +61,7 @@ class TaskController:
             await self._world.write_status(task, decision.status)
         if facts.pin is not None or facts.failure is not None:
             self._jobs.settle(key, decision.retry_in if facts.failure is not None else None)
-        waits = (decision.look_again, self._image_check_in(key, task), remaining)
+        waits = (decision.look_again, facts.retry_in, self._image_check_in(key, task), remaining)
         return Result(requeue_after=min((wait for wait in waits if wait is not None), default=None))
 
     async def _observe(self, key: Key, task: P2PTask) -> Facts:
@@ -93,6 +93,7 @@ class TaskController:
         )
         return Facts(
             engine,
+            retry_in=facts.retry_in,
             pin=pin,
             observation=await self._ensure(backend, pinned),
             image_digest=await self._check_image(key, pinned),

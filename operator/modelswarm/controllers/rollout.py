@@ -99,7 +99,7 @@ class Rollout:
     async def follow(self, playground: Playground, workload: Workload, children: Children) -> None:
         """What follows the Playground at once, whatever the template waits for: replicas, Service, autoscaler."""
         if children.deployment is not None:
-            await self._scale(playground, children.deployment)
+            await self._correct(playground, children.deployment)
         await self._keep(workload.service, children.service)
         if workload.autoscaler is not None:
             await self._keep(workload.autoscaler, children.autoscaler)
@@ -113,17 +113,20 @@ class Rollout:
         if live is None or not is_applied(wanted, live):
             await self._world.apply(wanted)
 
-    async def _scale(self, playground: Playground, live: JsonObject) -> None:
+    async def _correct(self, playground: Playground, live: JsonObject) -> None:
+        """Replicas, and the label by which we watch it, are put right without touching the template."""
+        operations: list[JsonObject] = []
         spec = live.get("spec")
-        if isinstance(spec, dict) and spec.get("replicas") == playground.spec.replicas:
-            return
-        answer = await self._world.kube.json_patch(
-            DEPLOYMENT,
-            playground.metadata.name,
-            playground.metadata.namespace,
-            [{"op": "add", "path": "/spec/replicas", "value": playground.spec.replicas}],
-        )
-        self._world.store.put(DEPLOYMENT, answer)
+        if not isinstance(spec, dict) or spec.get("replicas") != playground.spec.replicas:
+            operations.append({"op": "add", "path": "/spec/replicas", "value": playground.spec.replicas})
+        labels = metadata(live).get("labels") or {}
+        if labels.get(MANAGED_BY) != MANAGER:
+            operations.append({"op": "add", "path": "/metadata/labels", "value": {**labels, MANAGED_BY: MANAGER}})
+        if operations:
+            name, namespace = playground.metadata.name, playground.metadata.namespace
+            self._world.store.put(
+                DEPLOYMENT, await self._world.kube.json_patch(DEPLOYMENT, name, namespace, operations)
+            )
 
     async def _copy_manifest(self, playground: Playground, task: P2PTask) -> None:
         """Pods can mount ConfigMaps of their own namespace only. A loader without the copy resolves by itself."""

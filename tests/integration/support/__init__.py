@@ -5,9 +5,10 @@ from tests.integration.support.objects import backend_runtime, open_model, p2p_t
 from tests.integration.support.operators import Operators
 from tests.integration.support.scene import Scene, kubectl_json
 from tests.integration.support.valve import Valve
-from tests.integration.support.waiting import eventually, throughout
+from tests.integration.support.waiting import COLLECTED, eventually, throughout
 
 __all__ = [
+    "COLLECTED",
     "Api",
     "ApiFailed",
     "Manifest",

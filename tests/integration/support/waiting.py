@@ -6,8 +6,11 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+COLLECTED = 40.0
+"""Seconds. The garbage collector learns of kinds that are new to the cluster twice a minute, and works in a second."""
 
-def eventually(attempt: Callable[[], T], seconds: float = 10.0, every: float = 0.05) -> T:
+
+def eventually(attempt: Callable[[], T | None], seconds: float = 10.0, every: float = 0.05) -> T:
     """The first true value of ``attempt``. A failed assertion in it counts as "not yet"; the last one is raised."""
     deadline = time.monotonic() + seconds
     while True:

@@ -111,7 +111,11 @@ def test_urls_are_made_canonical_as_dfdaemon_does(url: str, filtered: list[str],
 
 def test_signatures_of_object_stores_do_not_change_the_id() -> None:
     bare = "https://bucket.s3.amazonaws.com/model.bin"
-    assert url_task_id(f"{bare}?X-Amz-Date=1&X-Amz-Signature=2") == url_task_id(f"{bare}?X-Amz-Date=3") == url_task_id(bare)
+    assert (
+        url_task_id(f"{bare}?X-Amz-Date=1&X-Amz-Signature=2")
+        == url_task_id(f"{bare}?X-Amz-Date=3")
+        == url_task_id(bare)
+    )
     assert len(set(DEFAULT_FILTERED)) == len(DEFAULT_FILTERED) == 30
 
 
@@ -120,7 +124,9 @@ def test_signatures_of_object_stores_do_not_change_the_id() -> None:
     [
         pytest.param(f"http://registry.example.com/v2/library/ubuntu/blobs/sha256:{BLOB}", BLOB, id="sha256"),
         pytest.param(f"https://registry.example.com/v2/org/repo/blobs/sha512:{BLOB512}", BLOB512, id="sha512"),
-        pytest.param(f"http://localhost:5000/v2/myrepo/blobs/sha256:{BLOB}?ns=docker.io", BLOB, id="a query is ignored"),
+        pytest.param(
+            f"http://localhost:5000/v2/myrepo/blobs/sha256:{BLOB}?ns=docker.io", BLOB, id="a query is ignored"
+        ),
         pytest.param(f"http://registry.example.com/v2/library/ubuntu/manifests/sha256:{BLOB}", BLOB, id="manifest"),
         pytest.param("http://registry.example.com/v2/library/ubuntu/manifests/latest", None, id="tag"),
         pytest.param("http://registry.example.com/v2/library/ubuntu/blobs/sha256:abc", None, id="short digest"),

@@ -10,12 +10,15 @@ from hashlib import sha256
 from urllib.parse import parse_qsl, quote, quote_plus, urlsplit, urlunsplit
 
 DEFAULT_FILTERED: Sequence[str] = (
-    "X-Amz-Algorithm X-Amz-Credential X-Amz-Date X-Amz-Expires X-Amz-SignedHeaders X-Amz-Signature "
-    "X-Amz-Security-Token X-Amz-User-Agent X-Goog-Algorithm X-Goog-Credential X-Goog-Date X-Goog-Expires "
-    "X-Goog-SignedHeaders X-Goog-Signature OSSAccessKeyId Expires Signature SecurityToken AccessKeyId X-Obs-Date "
-    "X-Obs-Security-Token q-sign-algorithm q-ak q-sign-time q-key-time q-header-list q-url-param-list q-signature "
-    "x-cos-security-token ns"
-).split()
+    *("X-Amz-Algorithm", "X-Amz-Credential", "X-Amz-Date", "X-Amz-Expires", "X-Amz-SignedHeaders"),
+    *("X-Amz-Signature", "X-Amz-Security-Token", "X-Amz-User-Agent"),
+    *("X-Goog-Algorithm", "X-Goog-Credential", "X-Goog-Date", "X-Goog-Expires", "X-Goog-SignedHeaders"),
+    "X-Goog-Signature",
+    *("OSSAccessKeyId", "Expires", "Signature", "SecurityToken"),
+    *("AccessKeyId", "X-Obs-Date", "X-Obs-Security-Token"),
+    *("q-sign-algorithm", "q-ak", "q-sign-time", "q-key-time", "q-header-list", "q-url-param-list", "q-signature"),
+    *("x-cos-security-token", "ns"),
+)
 """What manager, proxy and dfget leave out of a URL's query unless they are told otherwise."""
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}

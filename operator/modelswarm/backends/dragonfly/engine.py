@@ -1,0 +1,346 @@
+"""The engine: one pass looks at what runs, writes down what it brought, and submits what is missing.
+
+A pass may be cut off between any two requests, and what it found may never be written: the next one starts from the
+task's status and from the manager's list, and comes to the same. The order within a pass follows from that:
+
+1. ask about running jobs (only when there can be news), settle them, delete what must not stay at the manager;
+2. if there is something to submit: list the manager's jobs first, and adopt those that the status does not know;
+3. submit; 4. when everything is confirmed, look once more that nothing of ours is left that holds credentials.
+"""
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from modelswarm.api.labels import FINALIZER
+from modelswarm.api.p2ptask import DragonflyProbe, DragonflyStatus, Engine, P2PTask
+from modelswarm.backends.dragonfly import pace, report
+from modelswarm.backends.dragonfly.answers import Job
+from modelswarm.backends.dragonfly.client import ManagerClient
+from modelswarm.backends.dragonfly.coverage import is_held
+from modelswarm.backends.dragonfly.images import NOBODY, Images, Login
+from modelswarm.backends.dragonfly.ledger import Ledger, Submission
+from modelswarm.backends.dragonfly.marker import PROBE, Marker
+from modelswarm.backends.dragonfly.plan import Plan, plan_id, plan_image, plan_model
+from modelswarm.backends.dragonfly.reasons import DragonflyError, DragonflyReason, JobRefused
+from modelswarm.backends.dragonfly.requests import SECOND, GetTask, Preheat, PreheatArgs
+from modelswarm.backends.dragonfly.settings import DragonflySettings
+from modelswarm.backends.engine import ManifestReader, Observation
+from modelswarm.content.credentials import Credentials
+from modelswarm.content.endpoints import Endpoints
+from modelswarm.content.source import HubSource, parse_source
+from modelswarm.errors import ContentError
+
+CLOCK_SLACK = timedelta(minutes=10)
+"""How far the manager's clock may be behind the API server's: its older jobs are not searched for ours."""
+PLANS = 256
+"""Plans that are remembered, to save requests. They follow from digests, so they cannot be out of date."""
+SOON = 1.0
+TROUBLE = 10.0
+_LOOKS = 20_000
+
+
+class Dragonfly:
+    """Spreads hub models and images through a Dragonfly manager."""
+
+    name = Engine.DRAGONFLY
+
+    def __init__(
+        self,
+        client: ManagerClient,
+        settings: DragonflySettings,
+        endpoints: Endpoints,
+        images: Images,
+        *,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        rng: random.Random | None = None,
+    ) -> None:
+        self._client = client
+        self._settings = settings
+        self._endpoints = endpoints
+        self._images = images
+        self._clock = clock
+        self._rng = rng or random.Random()
+        self._plans: dict[str, Plan] = {}
+        self._looks: dict[int, datetime] = {}
+
+    def serves(self, task: P2PTask) -> bool:
+        """Images, and models of a hub. Not those that come with a token, unless the settings allow it: Dragonfly
+        hands what it has to whoever knows the URL."""
+        if task.spec.image is not None:
+            return True
+        if task.spec.model is None or not self._is_hub(task):
+            return False
+        return self._settings.allow_gated or task.spec.credentials_secret_ref is None
+
+    async def ensure(self, task: P2PTask, manifest: ManifestReader, credentials: Credentials | None) -> Observation:
+        if task.spec.image is None and not self._is_hub(task):
+            message = "Dragonfly serves images and models of a hub; use engine Auto for this source"
+            raise DragonflyError(DragonflyReason.REFUSED, message)
+        status = await self._status(task)
+        if status.complete:
+            return report.ready(status)
+        plan = await self._plan(task, status, manifest)
+        ledger = Ledger(status, plan, self._settings, task.metadata.uid, self._clock())
+        before = ledger.build()
+        guarded = FINALIZER in task.metadata.finalizers
+        needs_guard = False
+        trouble: DragonflyError | None = None
+        try:
+            await self._look(ledger)
+            await self._clean(ledger)
+            if not ledger.is_settled:
+                needs_guard = await self._submit(task, ledger, credentials, guarded=guarded)
+                await self._probe(ledger)
+        except DragonflyError as error:
+            trouble = error
+        holds = guarded or needs_guard or ledger.holds_credentials
+        if ledger.is_settled:
+            return await self._finish(task, ledger, holds=holds)
+        changed = ledger.build() != before
+        if trouble is None:
+            poll = SOON if holds and not guarded else self._next_pass(ledger)
+            return report.working(ledger, changed=changed, holds=holds, poll_after=poll)
+        if not changed:
+            raise trouble
+        # What was found out is worth writing down; the next pass will say that the manager cannot be asked.
+        observation = report.working(ledger, changed=True, holds=holds, poll_after=TROUBLE)
+        if ledger.waiting:
+            return observation
+        return replace(observation, reason=trouble.reason, message=f"{observation.message}; {trouble.message}")
+
+    async def release(self, task: P2PTask) -> None:
+        """Remove our jobs from the manager's list, and the credentials with them. What was downloaded stays."""
+        for job in await self._client.preheats(since=self._since(task)):
+            if (marker := Marker.parse(job.bio)) is not None and marker.uid == task.metadata.uid:
+                await self._client.delete(job.id)
+
+    # What is to be brought.
+
+    async def _status(self, task: P2PTask) -> DragonflyStatus:
+        """The task's own, if it is about what is wanted now; else an empty one."""
+        resolved, before = task.status.resolved, task.status.dragonfly or DragonflyStatus()
+        assert resolved is not None
+        settings = self._settings
+        platforms: tuple[str, ...] = ()
+        parts: tuple[object, ...] = (resolved.digest, self._endpoints.huggingface, self._endpoints.modelscope)
+        if task.spec.image is not None:
+            platforms = await self._images.platforms(task, before.platforms)
+            base_url = self._images.base_url(self._images.pinned(task))
+            parts = (resolved.digest, base_url, platforms, settings.digest_ids)
+        else:
+            parts = (*parts, resolved.revision, settings.tag, settings.application)
+        identity = plan_id(*parts)
+        known = {cluster.cluster for cluster in before.clusters}
+        if before.plan != identity:
+            return DragonflyStatus(plan=identity, platforms=platforms)
+        complete = before.complete and (before.ineffective or known == set(settings.clusters))
+        return before if complete == before.complete else before.model_copy(update={"complete": complete})
+
+    async def _plan(self, task: P2PTask, status: DragonflyStatus, manifest: ManifestReader) -> Plan:
+        key = self._plan_key(task, status.plan)
+        if (plan := self._plans.get(key)) is not None:
+            return plan
+        if task.spec.image is not None:
+            image = self._images.pinned(task)
+            plan = plan_image(
+                status.plan,
+                await self._images.manifests(task, status.platforms),
+                self._images.base_url(image),
+                image.repository,
+                str(image.digest),
+                digest_ids=self._settings.digest_ids,
+            )
+        else:
+            try:
+                plan = plan_model(
+                    status.plan,
+                    await manifest(),
+                    self._endpoints,
+                    tag=self._settings.tag,
+                    application=self._settings.application,
+                )
+            except ContentError as error:
+                raise DragonflyError(DragonflyReason.CONTENT_UNREADABLE, error.message) from error
+        if len(self._plans) >= PLANS:
+            self._plans.pop(next(iter(self._plans)))
+        self._plans[key] = plan
+        return plan
+
+    @staticmethod
+    def _plan_key(task: P2PTask, identity: str) -> str:
+        """Two tasks may have equal content from different places: the plan's id alone does not tell them apart."""
+        return f"{task.metadata.uid}/{identity}"
+
+    # What runs.
+
+    async def _look(self, ledger: Ledger) -> None:
+        for job in ledger.live:
+            if self._look_in(ledger, job.id) > 0:
+                continue
+            answer = await self._client.job(job.id)
+            ledger.settle(job, answer)
+            self._looked(ledger, job.id, pace.look_in(ledger.age(job), self._rng))
+
+    def _look_in(self, ledger: Ledger, number: int) -> float:
+        """Seconds until there can be news. Kept in memory only to be polite: without it, one question too many."""
+        due = self._looks.get(number)
+        return 0.0 if due is None else max(0.0, (due - ledger.now).total_seconds())
+
+    def _looked(self, ledger: Ledger, number: int, seconds: float) -> None:
+        if len(self._looks) >= _LOOKS:
+            self._looks.clear()
+        self._looks[number] = ledger.now + timedelta(seconds=seconds)
+
+    async def _clean(self, ledger: Ledger) -> None:
+        for job in ledger.to_delete:
+            await self._client.delete(job.id)
+            ledger.deleted(job)
+
+    # What is missing.
+
+    async def _submit(self, task: P2PTask, ledger: Ledger, credentials: Credentials | None, *, guarded: bool) -> bool:
+        """Make the jobs that are missing. True: they carry credentials, so the task needs its finalizer first."""
+        if not ledger.wanted():
+            return False
+        login = await self._login(task, credentials)
+        if login is not NOBODY and not guarded:
+            # First the finalizer, then the job: a task that is deleted in between must not leave a password behind.
+            return True
+        for number in ledger.adopt(await self._client.preheats(since=self._since(task))):
+            await self._client.delete(number)
+        await self._clean(ledger)
+        for submission in ledger.wanted():
+            if ledger.ineffective:
+                break
+            request = self._request(ledger, submission, login)
+            try:
+                answer = await self._client.submit(request)
+            except JobRefused as error:
+                ledger.refuse(submission, error)
+            else:
+                ledger.submit(submission, answer, credentials=request.args.carries_credentials)
+                self._looked(ledger, answer.id, pace.look_in(0.0, self._rng))
+        return False
+
+    async def _login(self, task: P2PTask, credentials: Credentials | None) -> Login:
+        if task.spec.image is not None:
+            return await self._images.login(task)
+        token = (credentials.hub_token or credentials.modelscope_token) if credentials is not None else None
+        # A task may name this engine and come with a token: then the files are tried without it.
+        if token is None or not self._settings.allow_gated:
+            return NOBODY
+        return Login(headers={"Authorization": f"Bearer {token}"})
+
+    def _request(self, ledger: Ledger, submission: Submission, login: Login) -> Preheat:
+        settings, plan = self._settings, ledger.plan
+        entries = [plan.entries[number] for number in sorted(submission.items)]
+        image = plan.manifest_url is not None
+        args = PreheatArgs(
+            type="image" if image else "file",
+            urls=None if image else tuple(entry.url for entry in entries),
+            url=plan.manifest_url,
+            platform=entries[0].platform if image else None,
+            count=settings.seed_count,
+            tag="" if image else settings.tag,
+            application="" if image else settings.application,
+            headers=dict(login.headers) if login.headers else None,
+            username=login.username,
+            password=login.password,
+            timeout=int(settings.job_seconds) * SECOND,
+            concurrent_task_count=settings.concurrency,
+            enable_task_id_based_blob_digest=settings.digest_ids if image else None,
+        )
+        return Preheat(bio=str(ledger.marker(submission)), scheduler_cluster_ids=(submission.cluster,), args=args)
+
+    # What the manager does not tell in time.
+
+    async def _probe(self, ledger: Ledger) -> None:
+        """Ask about one file of a job that has been pending for long, per cluster, one question at a time."""
+        for cluster in self._settings.clusters:
+            probe = ledger.probe(cluster)
+            if probe is None:
+                await self._ask_about(ledger, cluster, after=-1)
+                continue
+            age = (ledger.now - probe.asked_at).total_seconds()
+            if age < pace.PROBE_SECONDS or self._look_in(ledger, probe.id) > 0:
+                continue
+            answer = await self._client.job(probe.id)
+            if answer is not None and not answer.is_over and age < pace.PROBE_LOST:
+                self._looked(ledger, probe.id, pace.look_in(age, self._rng))
+                continue
+            await self._client.delete(probe.id)
+            ledger.answered(probe)
+            if answer is not None and is_held(answer):
+                ledger.confirm(cluster, frozenset({probe.item}))
+            await self._ask_about(ledger, cluster, after=probe.item)
+
+    async def _ask_about(self, ledger: Ledger, cluster: int, *, after: int) -> None:
+        slow = [job for job in ledger.live if job.cluster == cluster and ledger.age(job) >= pace.PROBE_AGE]
+        open_items = sorted(frozenset[int]().union(*(ledger.items_of(job) for job in slow)))
+        if not open_items:
+            return
+        item = next((number for number in open_items if number > after), open_items[0])
+        task_id = ledger.plan.entries[item].task_id
+        answer = await self._client.submit(
+            GetTask(bio=f"{PROBE}/{ledger.plan.id}/c{cluster}", scheduler_cluster_ids=(cluster,), task_id=task_id)
+        )
+        ledger.ask(DragonflyProbe(id=answer.id, cluster=cluster, item=item, asked_at=ledger.now))
+
+    # The end.
+
+    async def _finish(self, task: P2PTask, ledger: Ledger, *, holds: bool) -> Observation:
+        """Ready in any case; complete once nothing of ours is left at the manager that must not stay there."""
+        self._plans.pop(self._plan_key(task, ledger.plan.id), None)
+        try:
+            jobs = await self._client.preheats(since=self._since(task))
+            for number in superfluous(jobs, task.metadata.uid):
+                await self._client.delete(number)
+            for cluster in self._settings.clusters:
+                if (probe := ledger.probe(cluster)) is not None:
+                    await self._client.delete(probe.id)
+                    ledger.answered(probe)
+        except DragonflyError:
+            return replace(report.ready(ledger.build()), holds=holds, poll_after=TROUBLE)
+        for job in ledger.build().jobs:
+            self._looks.pop(job.id, None)
+        ledger.close()
+        return report.ready(ledger.build(complete=True))
+
+    def _next_pass(self, ledger: Ledger) -> float:
+        """Seconds until something can be seen or done."""
+        waits = [self._look_in(ledger, job.id) for job in ledger.live]
+        for cluster in self._settings.clusters:
+            if (probe := ledger.probe(cluster)) is not None:
+                age = (ledger.now - probe.asked_at).total_seconds()
+                waits.append(max(pace.PROBE_SECONDS - age, self._look_in(ledger, probe.id)))
+        slow = [pace.PROBE_AGE - ledger.age(job) for job in ledger.live]
+        waits += [wait for wait in slow if wait > 0]
+        if (retry := ledger.next_retry()) is not None:
+            waits.append(retry)
+        return max(SOON, min(waits, default=pace.AT_MOST))
+
+    def _is_hub(self, task: P2PTask) -> bool:
+        try:
+            return task.spec.model is not None and isinstance(parse_source(task.spec.model.source), HubSource)
+        except ContentError:
+            return False
+
+    def _since(self, task: P2PTask) -> datetime:
+        return (task.metadata.creation_timestamp or datetime.fromtimestamp(0, UTC)) - CLOCK_SLACK
+
+
+def superfluous(jobs: list[Job], uid: str) -> list[int]:
+    """Of a task that has everything: its jobs that hold credentials, that still run, or that are there twice."""
+    seen: set[tuple[str, int, int]] = set()
+    found: list[int] = []
+    for job in sorted(jobs, key=lambda job: job.id):
+        marker = Marker.parse(job.bio)
+        if marker is None or marker.uid != uid:
+            continue
+        place = (marker.plan, marker.cluster, marker.serial)
+        if place in seen or job.carries_credentials or not job.is_over:
+            found.append(job.id)
+        seen.add(place)
+    return found
