@@ -69,9 +69,10 @@ async def run(settings: OperatorSettings) -> int:
     metrics = Metrics()
     async with contextlib.AsyncExitStack() as stack:
         configuration = await load_configuration()
-        client = open_client(configuration)
+        client, lease_client = open_client(configuration), open_client(configuration)  # the Lease must not queue up
         stack.push_async_callback(client.close)
-        election = _election(settings, KubeClient(client, metrics=metrics)) if settings.leader_elect else None
+        stack.push_async_callback(lease_client.close)
+        election = _election(settings, KubeClient(lease_client, metrics=metrics)) if settings.leader_elect else None
         may_write = election.may_write if election is not None else lambda: True
         kube = KubeClient(client, metrics=metrics, may_write=may_write)
         parts = await stack.enter_async_context(_assemble(settings, kube, metrics))
@@ -197,7 +198,7 @@ async def _lead(
         return 0 if stop.is_set() else 1
     filling.result()
     registry = kopf.OperatorRegistry()
-    watching.register(registry, world.store, parts.lists, parts.routes)
+    watching.register(registry, world, parts.lists, parts.routes)
     kopf.on.login(registry=registry)(login)
     assert isinstance(world.events, EventRecorder)
     controllers = [asyncio.create_task(controller.run(), name=controller.name) for controller in parts.controllers]

@@ -193,7 +193,7 @@ class DragonflyProbe(ApiModel):
     """A question about one file, while the job that brings it only says PENDING. It is a job at the manager too."""
 
     id: int
-    """The question's number at the manager."""
+    """The question's number at the manager; 0 once it was answered."""
     cluster: int
     """The scheduler cluster that is asked."""
     item: int

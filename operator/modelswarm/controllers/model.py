@@ -8,6 +8,7 @@ from modelswarm.api.conditions import (
     TaskCondition,
     TaskReason,
     find,
+    is_true,
     set_condition,
 )
 from modelswarm.api.conditions import Status as ConditionStatus
@@ -18,6 +19,7 @@ from modelswarm.api.p2ptask import P2PTask, Phase
 from modelswarm.api.playground import Playground
 from modelswarm.content.source import is_distributable, parse_source
 from modelswarm.controllers.drift import Ownership, is_applied, ownership, stamped
+from modelswarm.controllers.patience import Patience
 from modelswarm.controllers.queue import Key
 from modelswarm.controllers.runner import Result
 from modelswarm.controllers.secrets import secret_for
@@ -37,10 +39,12 @@ class ModelController:
     def __init__(self, world: World) -> None:
         self._world = world
         self._secrets: dict[str, tuple[float, bool]] = {}
+        self._patience = Patience()
 
     async def reconcile(self, key: Key) -> Result:
         model = self._world.openmodel(key.name)
         if model is None or model.metadata.deletion_timestamp is not None:
+            self._patience.forget(key)
             return Result()
         await self._world.label(model, {MODEL_FAMILY: model.spec.family_name})
         try:
@@ -63,8 +67,13 @@ class ModelController:
         await self._collect(model, keep=key_of(desired).name)
         if task is None:
             return Result(requeue_after=IN_THE_WAY_SECONDS)
+        if not model.status.conditions and _is_on_its_way(task) and (left := self._patience.left(key)):
+            return Result(requeue_after=left)
+        self._patience.forget(key)
         await self._mirror(model, task)
-        return Result(requeue_after=SECRET_CACHE_SECONDS if _lacks_credentials(task) else None)
+        # A hub says "not found" to strangers also of a private repository, so any failure may be for want of a Secret.
+        helpless = task.status.phase is Phase.FAILED and task.spec.credentials_secret_ref is None
+        return Result(requeue_after=SECRET_CACHE_SECONDS if helpless else None)
 
     def _wanted_copies(self, model: OpenModel) -> int:
         """As many as the largest Playground that loads the model may have pods, and at least the setting."""
@@ -172,12 +181,8 @@ class ModelController:
         return name if present else None
 
 
-def _lacks_credentials(task: P2PTask) -> bool:
-    resolved = find(task.status.conditions, TaskCondition.RESOLVED)
-    return task.status.phase is Phase.FAILED and resolved is not None and resolved.reason in _ASKS_FOR_CREDENTIALS
-
-
-_ASKS_FOR_CREDENTIALS = frozenset({"AccessDenied", TaskReason.CREDENTIAL_NOT_FOUND})
+def _is_on_its_way(task: P2PTask) -> bool:
+    return task.status.phase is not Phase.FAILED and not is_true(task.status.conditions, TaskCondition.READY)
 
 
 def _waiting_message(task: P2PTask) -> str:

@@ -180,7 +180,7 @@ class TaskController:
             answer = await self._world.kube.json_patch(P2PTASK, task.metadata.name, task.metadata.namespace, operations)
         except Invalid as error:
             raise Conflict(f"{task.metadata.name} changed meanwhile", status=409) from error
-        self._world.store.put(P2PTASK, answer)
+        self._world.took(answer)
 
     async def _finalize(self, task: P2PTask) -> Result:
         if FINALIZER not in task.metadata.finalizers:

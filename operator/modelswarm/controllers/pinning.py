@@ -51,6 +51,8 @@ class Moved(SourceUnavailable):
     """The origin no longer has, under the pinned revision, what was pinned (only object stores can do that)."""
 
 
+AT_ONCE = 16
+"""Pinnings that run at the same time, so that they leave connections to everybody else."""
 PinError = ContentError | TaskBlocked
 
 
@@ -81,6 +83,7 @@ class PinJobs:
         self._pin = pin
         self._wake = wake
         self._entries: dict[Key, _Entry] = {}
+        self._slots = asyncio.Semaphore(AT_ONCE)
 
     def look(self, task: P2PTask) -> PinState:
         """Start what is due, and say how it stands. A changed spec starts anew."""
@@ -124,7 +127,8 @@ class PinJobs:
 
     async def _run(self, key: Key, task: P2PTask, entry: _Entry) -> None:
         try:
-            entry.outcome = await self._pin(task)
+            async with self._slots:
+                entry.outcome = await self._pin(task)
         except (ContentError, TaskBlocked) as error:
             entry.outcome = error
         except KubeError as error:

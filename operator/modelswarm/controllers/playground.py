@@ -15,6 +15,7 @@ from modelswarm.api.playground import Playground
 from modelswarm.content.source import is_distributable, parse_source
 from modelswarm.controllers.drift import Ownership, is_applied, ownership, stamped
 from modelswarm.controllers.gate import Gate, Wait, WaitKind, decide, parse_duration
+from modelswarm.controllers.patience import Patience
 from modelswarm.controllers.playground_status import Aborted, Serving, Situation, serving, status_of
 from modelswarm.controllers.queue import Key
 from modelswarm.controllers.rollout import Children, Rollout, pinned_model
@@ -61,11 +62,13 @@ class PlaygroundController:
     def __init__(self, world: World) -> None:
         self._world = world
         self._rollout = Rollout(world)
+        self._patience = Patience()
         self._pull_secrets: dict[str, tuple[float, tuple[str, ...]]] = {}
 
     async def reconcile(self, key: Key) -> Result:
         playground = self._world.playground(key)
         if playground is None or playground.metadata.deletion_timestamp is not None:
+            self._patience.forget(key)
             return Result()
         children = self._rollout.children(playground)
         try:
@@ -74,6 +77,9 @@ class PlaygroundController:
         except Abort as abort:
             situation = Situation(aborted=abort.aborted, serving=self._still_serving(playground, children))
             look_again = _LOOK_AGAIN.get(abort.aborted.reason)
+        if not playground.status.conditions and _only_waits(situation) and (left := self._patience.left(key)):
+            return Result(requeue_after=left)
+        self._patience.forget(key)
         await self._world.write_status(playground, status_of(playground, situation, self._world.clock()))
         return Result(requeue_after=look_again)
 
@@ -307,6 +313,11 @@ class PlaygroundController:
         if plan.gate.timed_out:
             return PlaygroundReason.GATE_TIMEOUT, plan.gate.message
         return _first_degraded(plan.waits)
+
+
+def _only_waits(situation: Situation) -> bool:
+    """For its tasks, which mostly takes no time that anybody would notice."""
+    return situation.aborted is None and situation.serving is None and situation.degraded is None
 
 
 def _check(children: Children, playground: Playground) -> None:

@@ -95,6 +95,14 @@ class WorkQueue:
             timer.cancel()
         self._timers[key] = self._running_loop().call_at(when, self._due, key)
 
+    def settle(self, key: Key, seconds: float | None) -> None:
+        """The key succeeded: it is due again in ``seconds`` (None: not by itself), whatever was set before."""
+        self.forget(key)
+        if (timer := self._timers.pop(key, None)) is not None:
+            timer.cancel()
+        if seconds is not None:
+            self.add_after(key, seconds)
+
     def retry(self, key: Key, *, at_least: float = 0.0) -> float:
         """Have ``key`` worked on after its back-off, not before ``at_least``; returns the delay that was chosen."""
         failures = self._failures.get(key, 0)

@@ -1,5 +1,6 @@
 """Putting a rendered workload into the cluster: manifest copies, Deployment, Service, autoscaler; only what differs."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -71,12 +72,16 @@ class Rollout:
         """
         name, namespace = playground.metadata.name, playground.metadata.namespace
         return Children(
-            known.deployment or await self._get(DEPLOYMENT, name, namespace),
-            known.service or await self._get(SERVICE, service_name(playground), namespace),
-            known.autoscaler or (await self._get(AUTOSCALER, name, namespace) if autoscaler else None),
+            *await asyncio.gather(
+                self._get(known.deployment, DEPLOYMENT, name, namespace),
+                self._get(known.service, SERVICE, service_name(playground), namespace),
+                self._get(known.autoscaler, AUTOSCALER if autoscaler else None, name, namespace),
+            )
         )
 
-    async def _get(self, kind: Kind, name: str, namespace: str) -> JsonObject | None:
+    async def _get(self, known: JsonObject | None, kind: Kind | None, name: str, namespace: str) -> JsonObject | None:
+        if known is not None or kind is None:
+            return known
         try:
             return await self._world.kube.get(kind, name, namespace)
         except NotFound:
@@ -124,9 +129,7 @@ class Rollout:
             operations.append({"op": "add", "path": "/metadata/labels", "value": {**labels, MANAGED_BY: MANAGER}})
         if operations:
             name, namespace = playground.metadata.name, playground.metadata.namespace
-            self._world.store.put(
-                DEPLOYMENT, await self._world.kube.json_patch(DEPLOYMENT, name, namespace, operations)
-            )
+            self._world.took(await self._world.kube.json_patch(DEPLOYMENT, name, namespace, operations))
 
     async def _copy_manifest(self, playground: Playground, task: P2PTask) -> None:
         """Pods can mount ConfigMaps of their own namespace only. A loader without the copy resolves by itself."""

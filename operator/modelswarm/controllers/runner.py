@@ -164,12 +164,10 @@ class Controller:
             self._report(key, error, f"took longer than {self._timeout:g} s" if timed_out else None)
             self.queue.retry(key)
             return ReconcileResult.TIMEOUT if timed_out else ReconcileResult.ERROR
-        self.queue.forget(key)
+        after = result.requeue_after if result is not None else None
+        self.queue.settle(key, after)
         self._logged.pop(key, None)
-        if result is None or result.requeue_after is None:
-            return ReconcileResult.SUCCESS
-        self.queue.add_after(key, result.requeue_after)
-        return ReconcileResult.REQUEUE_AFTER
+        return ReconcileResult.SUCCESS if after is None else ReconcileResult.REQUEUE_AFTER
 
     def _report(self, key: Key, error: Exception, message: str | None) -> None:
         """With the traceback the first time; while the same key fails in the same way, one line is enough."""

@@ -32,6 +32,8 @@ from modelswarm.errors import ContentError, RateLimited, TaskBlocked
 
 MAX_FAILURES = 20
 BACKOFF_CAP_SECONDS = 60.0
+BLOCKED_RETRY_SECONDS = 10.0
+"""How often something in the cluster is tried again that we are not told of: a Secret, a right, a quota."""
 TROUBLE_POLL_SECONDS = 10.0
 """How often an engine in trouble is asked again, unless it says otherwise."""
 
@@ -198,7 +200,11 @@ def _not_pinned_yet(draft: _Draft, facts: Facts) -> Decision:
 def _pin_failed(draft: _Draft, failure: ContentError | TaskBlocked, policy: Policy) -> Decision:
     """A failed attempt to pin: Failed at once where only a person helps; else back-off, then fallback."""
     task = draft.task
-    retry = policy.retry if isinstance(failure, TaskBlocked) else failure.retry_after or policy.retry
+    retry = (
+        min(policy.retry, BLOCKED_RETRY_SECONDS)
+        if isinstance(failure, TaskBlocked)
+        else failure.retry_after or policy.retry
+    )
     draft.condition(TaskCondition.RESOLVED, "False", failure.reason, failure.message)
     if task.status.resolved is not None:
         # Only the manifest was lost: what was distributed is still there, and consumers resolve by themselves.
@@ -208,7 +214,7 @@ def _pin_failed(draft: _Draft, failure: ContentError | TaskBlocked, policy: Poli
         return Decision(draft.build(), look_again=retry, retry_in=retry)
     if isinstance(failure, TaskBlocked) or not failure.retryable:
         decision = _failed(draft, failure.reason, failure.message)
-        return replace(decision, look_again=policy.retry, retry_in=policy.retry)
+        return replace(decision, look_again=retry, retry_in=retry)
     if draft.fell_back or task.status.phase is Phase.FAILED:
         draft.set(phase=Phase.FELL_BACK if draft.fell_back else Phase.FAILED)
         return Decision(draft.build(), look_again=retry, retry_in=retry)

@@ -17,6 +17,8 @@ from modelswarm.api.labels import MANAGED_BY, MANAGER, MODEL_NAME, PLAYGROUND, T
 from modelswarm.api.meta import JsonObject
 from modelswarm.controllers.drift import controller_of
 from modelswarm.controllers.queue import Key, WorkQueue
+from modelswarm.controllers.runner import ReconcileContext, current_reconcile
+from modelswarm.controllers.world import World
 from modelswarm.errors import Forbidden, KubeError, NotFound
 from modelswarm.kube.kinds import (
     AUTOSCALER,
@@ -191,31 +193,36 @@ class Lists:
         return await self._kube.list(kind, label_selector=OURS if kind in CHILDREN else None)
 
 
-def wake(routes: Sequence[Watch], kind: Kind, obj: JsonObject) -> None:
+def wake(routes: Sequence[Watch], kind: Kind, obj: JsonObject, besides: ReconcileContext | None = None) -> None:
+    """Wake whoever hears of the object, besides the reconcile that wrote it: it knows."""
     for watch in routes:
         if watch.kind == kind:
             for key in watch.route(obj):
-                watch.queue.add(key)
+                if besides is None or (watch.controller, key) != (besides.controller, besides.key):
+                    watch.queue.add(key)
 
 
-def register(registry: kopf.OperatorRegistry, store: Store, lists: Lists, routes: Sequence[Watch]) -> None:
-    """Register the handlers: one for each kind and controller."""
+def register(registry: kopf.OperatorRegistry, world: World, lists: Lists, routes: Sequence[Watch]) -> None:
+    """Register the handlers: one for each kind and controller. Our own writes wake the same ones, at once."""
     lists.routes = routes
+    world.told = lambda kind, obj: wake(routes, kind, obj, current_reconcile.get())
     for number, watch in enumerate(routes):
-        _register_one(registry, store, lists, watch, f"{watch.controller}-{watch.kind.plural}-{number}")
+        _register_one(registry, world, lists, watch, f"{watch.controller}-{watch.kind.plural}-{number}")
 
 
-def _register_one(registry: kopf.OperatorRegistry, store: Store, lists: Lists, watch: Watch, name: str) -> None:
+def _register_one(registry: kopf.OperatorRegistry, world: World, lists: Lists, watch: Watch, name: str) -> None:
     kind, labels = watch.kind, {MANAGED_BY: MANAGER} if watch.kind in CHILDREN else None
 
     async def handle(event: kopf.RawEvent, **_: object) -> None:
         obj = cast(JsonObject, event["object"])
         if event["type"] == "DELETED":
-            store.remove(kind, obj)
+            world.gone(kind, obj)
         else:
-            store.put(kind, obj)
             if event["type"] is None:
                 lists.listed(kind)
+            if world.is_echo(kind, obj):
+                return
+            world.store.put(kind, obj)
         for key in watch.route(obj):
             watch.queue.add(key)
 

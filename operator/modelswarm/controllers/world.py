@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from modelswarm.api.backendruntime import BackendRuntime
-from modelswarm.api.conditions import Condition, find
+from modelswarm.api.conditions import Condition, TaskReason, find
 from modelswarm.api.meta import ApiModel, JsonObject, Resource
 from modelswarm.api.openmodel import OpenModel
 from modelswarm.api.p2ptask import P2PTask
@@ -18,6 +18,7 @@ from modelswarm.api.playground import Playground
 from modelswarm.controllers.cluster import ClusterState
 from modelswarm.controllers.queue import Key
 from modelswarm.kube.kinds import BACKENDRUNTIME, OPENMODEL, P2PTASK, PLAYGROUND, Kind, kind_of
+from modelswarm.kube.objects import key_of, version_of
 from modelswarm.kube.port import KubePort
 from modelswarm.kube.store import Store
 from modelswarm.settings import OperatorSettings
@@ -41,6 +42,9 @@ class World:
     settings: OperatorSettings
     cluster: ClusterState = field(default_factory=ClusterState)
     clock: Callable[[], datetime] = utc_now
+    told: Callable[[Kind, JsonObject], None] = lambda kind, obj: None
+    """Called with what was written; the operator wakes the controllers that hear of it."""
+    _written: dict[tuple[Kind, Key], str] = field(default_factory=dict)
 
     def openmodel(self, name: str) -> OpenModel | None:
         obj = self.store.get(OPENMODEL, name)
@@ -58,16 +62,32 @@ class World:
         obj = self.store.get(P2PTASK, name, namespace)
         return None if obj is None else P2PTask.model_validate(obj)
 
-    async def apply(self, obj: JsonObject) -> JsonObject:
-        """Server-side apply. ``obj`` says everything that we want to own of the object, and nothing else."""
-        answer = await self.kube.apply(obj)
-        self.store.put(kind_of(answer), answer)
+    def took(self, answer: JsonObject) -> JsonObject:
+        """The API server's answer to a write of ours: into the store with it, and tell whoever hears of the object.
+
+        The watch will say the same a moment later; ``is_echo`` knows it then, so that nobody looks twice.
+        """
+        kind = kind_of(answer)
+        self.store.put(kind, answer)
+        self._written[kind, key_of(answer)] = version_of(answer)
+        self.told(kind, answer)
         return answer
 
+    def is_echo(self, kind: Kind, obj: JsonObject) -> bool:
+        """Whether a watch event shows what our last write to the object answered."""
+        return self._written.get((kind, key_of(obj))) == version_of(obj)
+
+    def gone(self, kind: Kind, obj: JsonObject) -> None:
+        """The watch says that the object was deleted."""
+        self._written.pop((kind, key_of(obj)), None)
+        self.store.remove(kind, obj)
+
+    async def apply(self, obj: JsonObject) -> JsonObject:
+        """Server-side apply. ``obj`` says everything that we want to own of the object, and nothing else."""
+        return self.took(await self.kube.apply(obj))
+
     async def create(self, obj: JsonObject) -> JsonObject:
-        answer = await self.kube.create(obj)
-        self.store.put(kind_of(answer), answer)
-        return answer
+        return self.took(await self.kube.create(obj))
 
     async def delete(self, kind: Kind, name: str, namespace: str | None, *, uid: str) -> None:
         """Delete this very object (not one that has taken its name meanwhile). The watch tells when it is gone."""
@@ -90,15 +110,13 @@ class World:
         return True
 
     async def _put_status(self, resource: Resource, status: JsonObject) -> None:
-        answer = await self.kube.apply_status(
-            {**self.identify(resource, with_uid=True), "status": status},
-        )
-        self.store.put(kind_of(answer), answer)
+        self.took(await self.kube.apply_status({**self.identify(resource, with_uid=True), "status": status}))
 
     def _tell(self, resource: Resource, condition: Condition) -> None:
         bad_when = "True" if condition.type == "Degraded" else "False"
         warning = condition.status == bad_when and condition.reason not in _WAITING
-        if condition.type == "Pending" or (condition.type in _STEPS and not warning):
+        step = condition.type in _STEPS or condition.reason == TaskReason.NOTHING_TO_DISTRIBUTE
+        if condition.type == "Pending" or (step and not warning):
             return
         self.events.emit(
             self.identify(resource, with_uid=True),

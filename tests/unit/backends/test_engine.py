@@ -250,6 +250,21 @@ async def test_files_are_asked_about_one_by_one_while_the_job_only_says_pending(
     assert sum(record.body["type"] == "get_task" for record in scene.manager.jobs.values()) <= 1
 
 
+async def test_a_hundred_running_tasks_ask_seven_times_a_second() -> None:
+    """Of one job each that takes long, questions about single files included (docs/how-to/dragonfly.md)."""
+    scene = Scene(manifest=model_manifest(*[10] * 20))
+    scene.manager.seconds = 1e9
+    await scene.run(seconds=900)
+    seconds = (scene.now - scene.manager.made[0].created).total_seconds()
+    assert 100 * len(scene.manager.requests) / seconds < 7.5
+
+
+async def test_a_short_job_is_four_requests() -> None:
+    scene = Scene(manifest=model_manifest(*[10] * 20))
+    await scene.run()
+    assert [request.method for request in scene.manager.requests] == ["GET", "POST", "GET", "GET"]
+
+
 @pytest.mark.parametrize(
     ("response", "reason"),
     [

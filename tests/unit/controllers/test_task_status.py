@@ -10,7 +10,7 @@ from modelswarm.api.conditions import TaskCondition, TaskReason, find, is_true
 from modelswarm.api.p2ptask import Engine, Fallback, NodeFailure, P2PTask, Phase
 from modelswarm.backends.engine import EngineState, Observation
 from modelswarm.controllers.task_progress import format_bytes, format_seconds
-from modelswarm.controllers.task_status import Decision, Facts, advance, backoff
+from modelswarm.controllers.task_status import BLOCKED_RETRY_SECONDS, Decision, Facts, advance, backoff
 from modelswarm.errors import (
     AccessDenied,
     ContentError,
@@ -184,7 +184,7 @@ def test_what_only_a_person_can_help_is_failed_at_once_and_never_opens_the_gate(
     assert message(current.status, "Ready") == error.message
     assert current.status.display.message == error.message
     assert current.status.attempts == 0
-    assert decision.retry_in == POLICY.retry
+    assert decision.retry_in == (BLOCKED_RETRY_SECONDS if isinstance(error, TaskBlocked) else POLICY.retry)
     again, decision = run(current, (100_000, facts(retry_in=7.0)))
     assert again.status == current.status, "time alone changes nothing, not even past the deadline"
     assert decision.look_again == 7.0
@@ -304,7 +304,7 @@ def test_a_lost_manifest_that_cannot_be_restored_degrades_a_ready_task_and_no_mo
     assert summary(lost.status)["Ready"] == ("True", "Distributed")
     assert summary(lost.status)["Degraded"] == ("True", error.reason)
     assert lost.status.resolved == PIN.resolved
-    assert decision.retry_in == POLICY.retry
+    assert decision.retry_in == (BLOCKED_RETRY_SECONDS if isinstance(error, TaskBlocked) else POLICY.retry)
     between, _ = run(lost, (101, facts(observation=ready())))
     assert summary(between.status)["Degraded"] == ("True", error.reason), "it does not flap between two attempts"
     restored, _ = run(between, (400, facts(pin=PIN, observation=ready())))

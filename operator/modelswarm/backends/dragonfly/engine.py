@@ -264,6 +264,10 @@ class Dragonfly:
                 await self._ask_about(ledger, cluster, after=-1)
                 continue
             age = (ledger.now - probe.asked_at).total_seconds()
+            if probe.id == 0:
+                if age >= pace.PROBE_EVERY:
+                    await self._ask_about(ledger, cluster, after=probe.item)
+                continue
             if age < pace.PROBE_SECONDS or self._look_in(ledger, probe.id) > 0:
                 continue
             answer = await self._client.job(probe.id)
@@ -274,7 +278,6 @@ class Dragonfly:
             ledger.answered(probe)
             if answer is not None and is_held(answer):
                 ledger.confirm(cluster, frozenset({probe.item}))
-            await self._ask_about(ledger, cluster, after=probe.item)
 
     async def _ask_about(self, ledger: Ledger, cluster: int, *, after: int) -> None:
         slow = [job for job in ledger.live if job.cluster == cluster and ledger.age(job) >= pace.PROBE_AGE]
@@ -298,7 +301,7 @@ class Dragonfly:
             for number in superfluous(jobs, task.metadata.uid):
                 await self._client.delete(number)
             for cluster in self._settings.clusters:
-                if (probe := ledger.probe(cluster)) is not None:
+                if (probe := ledger.probe(cluster)) is not None and probe.id:
                     await self._client.delete(probe.id)
                     ledger.answered(probe)
         except DragonflyError:
@@ -314,7 +317,8 @@ class Dragonfly:
         for cluster in self._settings.clusters:
             if (probe := ledger.probe(cluster)) is not None:
                 age = (ledger.now - probe.asked_at).total_seconds()
-                waits.append(max(pace.PROBE_SECONDS - age, self._look_in(ledger, probe.id)))
+                due = max(pace.PROBE_SECONDS - age, self._look_in(ledger, probe.id))
+                waits.append(due if probe.id else pace.PROBE_EVERY - age)
         slow = [pace.PROBE_AGE - ledger.age(job) for job in ledger.live]
         waits += [wait for wait in slow if wait > 0]
         if (retry := ledger.next_retry()) is not None:

@@ -191,6 +191,7 @@ class Ledger:
 
     def close(self) -> None:
         """Nothing runs any more, and nothing is left at the manager."""
+        self._probes = {}
         ended = [job for job in self._jobs if job.state == SUCCESS]
         self._jobs = [job.model_copy(update={"items": "", "credentials": False}) for job in ended]
 
@@ -198,7 +199,8 @@ class Ledger:
         self._probes[probe.cluster] = probe
 
     def answered(self, probe: DragonflyProbe) -> None:
-        self._probes.pop(probe.cluster, None)
+        """It is gone from the manager, and kept only to know when the next one may be asked."""
+        self._probes[probe.cluster] = probe.model_copy(update={"id": 0})
 
     # What is to be done.
 

@@ -2,7 +2,7 @@
 
 The manager looks at its own jobs at 0, 30, 90, 210, 450, 750... seconds and tells what it saw then; asking more often
 tells nothing new. So a job is asked about just after each of these moments, and once a minute in case a version looks
-more often. With one job each, 100 running tasks are fewer than 2 requests a second (docs/how-to/dragonfly.md).
+more often. What 100 running tasks make of that is in docs/how-to/dragonfly.md, and held to by a test.
 """
 
 import random
@@ -21,6 +21,8 @@ PROBE_AGE = 95.0
 PROBE_SECONDS = 32.0
 """A ``get_task`` is a job too; its answer is there after the manager's second look."""
 PROBE_LOST = 150.0
+PROBE_EVERY = 60.0
+"""Seconds from one question to the next: the scheduler asks every host of the cluster for each."""
 
 BACKOFF = 10.0
 BACKOFF_SLOW = 60.0
