@@ -130,7 +130,7 @@ class TaskController:
             needs_secret = source is not None and backend.name is not Engine.DIRECT
             credentials = await read_credentials(self._world, task, source) if needs_secret and source else None
             observation = await backend.ensure(task, lambda: self._pinner.manifest(task), credentials)
-        except (EngineError, TaskBlocked, InvalidReference) as error:
+        except (EngineError, TaskBlocked, ContentError) as error:
             return Observation(EngineState.UNREACHABLE, error.reason, error.message)
         await self._hold(task, observation.holds)
         return observation

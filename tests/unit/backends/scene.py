@@ -69,6 +69,7 @@ class Scene:
     def __post_init__(self) -> None:
         self.manager = FakeManager(lambda: self.now)
         self.token_reads = 0
+        self.passes = 0
         resolved = {"revision": COMMIT, "digest": DIGEST, "digestSource": "Hub", "files": 3, "bytes": 600}
         metadata = {"name": "task", "namespace": "ns", "uid": "task-uid", "generation": 1, "creationTimestamp": START}
         self.task = P2PTask.model_validate({"metadata": metadata, "spec": self.spec, "status": {"resolved": resolved}})
@@ -86,6 +87,7 @@ class Scene:
         )
 
     async def ensure(self) -> Observation:
+        self.passes += 1
         return await self.engine.ensure(self.task, self._manifest, self.credentials)
 
     async def step(self) -> Observation:

@@ -8,6 +8,7 @@ task's status and from the manager's list, and comes to the same. The order with
 3. submit; 4. when everything is confirmed, look once more that nothing of ours is left that holds credentials.
 """
 
+import contextlib
 import random
 from collections.abc import Callable
 from dataclasses import replace
@@ -92,7 +93,8 @@ class Dragonfly:
             await self._clean(ledger)
             if not ledger.is_settled:
                 needs_guard = await self._submit(task, ledger, credentials, guarded=guarded)
-                await self._probe(ledger)
+                with contextlib.suppress(DragonflyError):  # nobody depends on it; the next look says what is wrong
+                    await self._probe(ledger)
         except DragonflyError as error:
             trouble = error
         holds = guarded or needs_guard or ledger.holds_credentials
@@ -317,8 +319,10 @@ class Dragonfly:
         for cluster in self._settings.clusters:
             if (probe := ledger.probe(cluster)) is not None:
                 age = (ledger.now - probe.asked_at).total_seconds()
-                due = max(pace.PROBE_SECONDS - age, self._look_in(ledger, probe.id))
-                waits.append(due if probe.id else pace.PROBE_EVERY - age)
+                if probe.id:
+                    waits.append(max(pace.PROBE_SECONDS - age, self._look_in(ledger, probe.id)))
+                elif age < pace.PROBE_EVERY:
+                    waits.append(pace.PROBE_EVERY - age)
         slow = [pace.PROBE_AGE - ledger.age(job) for job in ledger.live]
         waits += [wait for wait in slow if wait > 0]
         if (retry := ledger.next_retry()) is not None:
