@@ -61,6 +61,8 @@ class TaskController:
             await self._world.write_status(task, decision.status)
         if facts.pin is not None or facts.failure is not None:
             self._jobs.settle(key, decision.retry_in if facts.failure is not None else None)
+        # Our own write does not come back as an event, so what follows from the new status is looked up here.
+        remaining = self._time_to_live(task.model_copy(update={"status": decision.status}))
         waits = (decision.look_again, facts.retry_in, self._image_check_in(key, task), remaining)
         return Result(requeue_after=min((wait for wait in waits if wait is not None), default=None))
 
