@@ -63,15 +63,9 @@ class Manager:
         return str(answer.raise_for_status().json()["token"])
 
     def schedulers(self) -> list[Json]:
-        return self._list("/api/v1/schedulers")
-
-    def seed_peers(self) -> list[Json]:
-        return self._list("/api/v1/seed-peers")
-
-    def _list(self, path: str) -> list[Json]:
-        answer = self._client.get(path, headers=self._signed_in())
-        items: list[Json] = answer.raise_for_status().json()
-        return items
+        answer = self._client.get("/api/v1/schedulers", headers=self._signed_in())
+        schedulers: list[Json] = answer.raise_for_status().json()
+        return schedulers
 
     def _signed_in(self) -> dict[str, str]:
         # Once, and good for two days, also after a restart: the manager answers 401 to the right password when it has

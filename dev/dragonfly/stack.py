@@ -251,10 +251,9 @@ class DragonflyStack:
     def _start_daemons(self) -> None:
         for daemon in (*self.seeds, *self.daemons):
             daemon.child.start()
+        # A daemon announces itself to the scheduler before it opens its socket. The manager never hears of a seed.
         for daemon in (*self.seeds, *self.daemons):
             daemon.wait_ready()
-        if self.seeds:
-            self._wait(self.seeds[0].child, lambda: _all_active(self.api.seed_peers(), len(self.seeds)))
 
     def _server(self, name: str, program: Path, config: Mapping[str, object]) -> Child:
         path = self.directory / f"{name}.yaml"

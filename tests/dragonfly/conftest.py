@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dev.dragonfly import DragonflyStack
+from dev.dragonfly.stack import DragonflyStack
 from dev.hub import Hub, HubThread, Repository, make_model
 
 # The first start on a machine may have to build the programs, which takes half an hour.

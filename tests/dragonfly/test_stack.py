@@ -9,8 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from dev.dragonfly import DragonflyStack
 from dev.dragonfly.manager import covered_urls, failures
+from dev.dragonfly.stack import DragonflyStack
 from dev.hub import Hub
 from dev.hub.repository import Blob
 from tests.dragonfly.conftest import MODEL

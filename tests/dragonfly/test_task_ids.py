@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from dev.dragonfly import DragonflyStack
 from dev.dragonfly.builds import pinned_crate
+from dev.dragonfly.stack import DragonflyStack
 from dev.hub import Hub, HubThread, Repository
 
 VECTORS = Path(__file__).parent / "vectors.json"

@@ -34,6 +34,7 @@ from modelswarm.errors import (
 )
 from modelswarm.kube.kinds import P2PTASK, SERVICEACCOUNT
 from modelswarm.kube.objects import key_of
+from modelswarm.workload.pod import DFDAEMON_SOCKET
 from modelswarm.workload.render import OperatorPart, Workload, images, needs_models, render_workload
 from modelswarm.workload.tasks import image_task, model_task
 
@@ -176,10 +177,14 @@ class PlaygroundController:
 
     def _operator_part(self) -> OperatorPart:
         config, settings = self._world.cluster.config, self._world.settings
+        dragonfly = settings.dragonfly() if settings.distribution else None
         return OperatorPart(
             loader_image=config.loader_image or settings.loader_image,
             scheduler_name=config.scheduler_name,
             progress_deadline_seconds=max(7200, int(2 * settings.gate_timeout_seconds)),
+            dragonfly_socket=DFDAEMON_SOCKET if dragonfly is not None else None,
+            dragonfly_tag=dragonfly.tag if dragonfly is not None else "",
+            dragonfly_application=dragonfly.application if dragonfly is not None else "",
         )
 
     def _gate_timeout(self, playground: Playground) -> float:

@@ -10,8 +10,10 @@
           part      what is on disk of it so far; the sink of a leg
           digests   following the part with a hash
           leg       the protocol of a source of bytes
+            dfdaemon  the node's Dragonfly daemon
             origin    the hub, over HTTP
             objects   an object store
+          detours   why a leg was passed over
 
 Start-up counts (every pod waits for it), so this module and ``command`` import nothing that ``--help`` does not need.
 """

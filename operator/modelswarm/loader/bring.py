@@ -9,6 +9,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
 from modelswarm.content.manifest import ManifestFile
 from modelswarm.errors import ContentReason, LoadError
+from modelswarm.loader.detours import LIMIT, Detours
 from modelswarm.loader.digests import SLICE, Expected, HashState, Verdict, hash_range
 from modelswarm.loader.effort import Effort
 from modelswarm.loader.leg import Leg
@@ -28,13 +29,20 @@ class Bringer:
     """Brings files. ``slots`` bounds the connections of all files together."""
 
     def __init__(
-        self, tree: Tree, legs: Sequence[Leg], effort: Effort, meter: Meter, say: Callable[[str], None]
+        self,
+        tree: Tree,
+        legs: Sequence[Leg],
+        effort: Effort,
+        meter: Meter,
+        say: Callable[[str], None],
+        detours: Detours,
     ) -> None:
         self._tree = tree
         self._legs = legs
         self._effort = effort
         self._meter = meter
         self._say = say
+        self._detours = detours
         self._slots = asyncio.Semaphore(effort.parallel)
 
     async def bring(self, file: ManifestFile) -> None:
@@ -62,7 +70,8 @@ class Bringer:
             raise storage_error(error, file.path) from error
 
     async def _fill(self, file: ManifestFile, part: Part, expected: Expected) -> Verdict:
-        legs = [leg for leg in self._legs if leg.serves(file)]
+        serving = [leg for leg in self._legs if leg.serves(file)]
+        legs = [*(leg for leg in serving[:-1] if not self._detours.is_off(leg.name)), *serving[-1:]]
         wrong: set[str] = set()
         for leg in [*legs[:-1], *legs[-1:] * WRONG_BYTES_TRIES]:
             last = leg is legs[-1]
@@ -76,9 +85,11 @@ class Bringer:
                 if last:
                     raise
                 self._say(f"{file.path}: not from {leg.name}: {error.message}")
+                self._note(leg, error.reason, error.message)
                 continue
             verdict = expected.verdict(state)
             if verdict is not Verdict.WRONG:
+                self._detours.served(leg.name)
                 return verdict
             got = state.hexdigest() if state is not None else ""
             if not expected.binding and got in wrong:
@@ -86,6 +97,8 @@ class Bringer:
                 return Verdict.UNVERIFIED
             wrong.add(got)
             self._say(f"{file.path}: wrong bytes from {leg.name}; fetching it again from the start")
+            if not last:
+                self._note(leg, Reason.DIGEST_MISMATCH, file.path)
             part.restart()
         part.discard()
         raise LoadError(
@@ -93,6 +106,10 @@ class Bringer:
             f"{file.path}: the bytes that arrive do not have the digest {file.digest} "
             f"(tried {WRONG_BYTES_TRIES} times); a proxy or mirror on the way changes them",
         )
+
+    def _note(self, leg: Leg, reason: str, message: str) -> None:
+        if self._detours.failed(leg.name, reason, message):
+            self._say(f"{leg.name} failed {LIMIT} times in a row; it is not asked any more")
 
 
 class _Fetch:

@@ -77,6 +77,7 @@ def _load(options: argparse.Namespace) -> int:
         seconds=time.monotonic() - started,
         bytes_by_source=meter.by_source if meter else {},
         unverified=meter.unverified if meter else 0,
+        skipped=session.detours.texts() if session else {},
     )
     say(_last_line(summary))
     text = summary.to_json()

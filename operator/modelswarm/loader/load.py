@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from modelswarm.content.manifest import Manifest
 from modelswarm.errors import LoadError
 from modelswarm.loader.bring import Bringer, first_cause
+from modelswarm.loader.detours import Detours
 from modelswarm.loader.digests import Expected, Verdict
 from modelswarm.loader.effort import Effort
 from modelswarm.loader.leg import Leg
@@ -31,6 +32,7 @@ class Load:
     say: Callable[[str], None] = print
     free: Callable[[Path], int] = free_space
     progress: float = 5.0
+    detours: Detours = field(default_factory=Detours)
 
     async def run(self) -> None:
         """Return when every file is in place. May be cancelled at any time; a later run continues."""
@@ -84,7 +86,7 @@ class Load:
 
     async def _bring_all(self) -> None:
         """Largest first, so that the last file is not one that everybody waits for."""
-        bringer = Bringer(self.tree, self.legs, self.effort, self.meter, self.say)
+        bringer = Bringer(self.tree, self.legs, self.effort, self.meter, self.say, self.detours)
         files = iter(sorted(self.manifest.files, key=lambda file: (-file.size, file.path)))
 
         async def work() -> None:

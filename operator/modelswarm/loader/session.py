@@ -12,6 +12,7 @@ from modelswarm.content.endpoints import Endpoints, file_url, object_key
 from modelswarm.content.manifest import Manifest
 from modelswarm.content.source import HubSource, Provider, layout
 from modelswarm.errors import LoadError, SettingsError
+from modelswarm.loader.detours import Detours
 from modelswarm.loader.effort import Effort
 from modelswarm.loader.gate import Gate
 from modelswarm.loader.leg import Leg
@@ -21,7 +22,7 @@ from modelswarm.loader.origin import OriginHTTP
 from modelswarm.loader.outcome import Reason
 from modelswarm.loader.pin import ask_origin, mounted_manifest
 from modelswarm.loader.progress import Meter
-from modelswarm.loader.settings import Settings, read_credentials, read_number, read_source
+from modelswarm.loader.settings import Settings, read_credentials, read_dfdaemon, read_number, read_source
 from modelswarm.loader.tree import Tree, free_space
 
 _CONNECT_SECONDS = 20.0
@@ -54,6 +55,7 @@ def open_session(options: argparse.Namespace, environ: Mapping[str, str], say: C
             first_pause=options.retry_seconds,
         ),
         stall=options.stall_seconds,
+        dfdaemon=read_dfdaemon(environ),
     )
     try:
         endpoints = Endpoints.from_env(environ)
@@ -69,6 +71,7 @@ class Session:
         self.settings = settings
         self.manifest: Manifest | None = None
         self.meter: Meter | None = None
+        self.detours = Detours()
         source = settings.source
         self.model = source.model_id if isinstance(source, HubSource) else source.uri
         self.directory = settings.root / Path(layout(source).directory).relative_to(MODEL_PATH)
@@ -89,12 +92,13 @@ class Session:
             load = Load(
                 manifest,
                 Tree(settings.root, self.directory, f"{manifest.origin.kind}:{manifest.origin.id}"),
-                [await self._origin(http, gate, manifest)],
+                [*self._dfdaemon(manifest), await self._origin(http, gate, manifest)],
                 settings.effort,
                 self.meter,
                 say=self._say,
                 free=free_space,
                 progress=self._progress,
+                detours=self.detours,
             )
             await (load.check() if settings.check else load.run())
 
@@ -110,13 +114,32 @@ class Session:
             lambda: resolver.resolve_model(settings.source, settings.credentials), settings.effort, gate, self.model
         )
 
+    def _dfdaemon(self, manifest: Manifest) -> list[Leg]:
+        """The node's Dragonfly daemon, where there is one and anybody may have the files."""
+        source, credentials, dfdaemon = self.settings.source, self.settings.credentials, self.settings.dfdaemon
+        if dfdaemon is None or self.settings.check:
+            return []
+        from modelswarm.loader.dfdaemon import Dfdaemon
+
+        if not isinstance(source, HubSource):
+            self.detours.unused(Dfdaemon.name, "only files of a hub come through Dragonfly")
+        elif credentials.hub_token or credentials.modelscope_token:
+            # The files may be public all the same; what is private must not get where it is given to everybody.
+            self.detours.unused(Dfdaemon.name, "there is a token, and Dragonfly asks nobody for one")
+        else:
+            return [Dfdaemon(dfdaemon, lambda path: self._file_url(manifest, path))]
+        return []
+
+    def _file_url(self, manifest: Manifest, path: str) -> str:
+        return file_url(manifest.origin, manifest.revision, path, self._endpoints)
+
     async def _origin(self, http: httpx.AsyncClient, gate: Gate, manifest: Manifest) -> Leg:
         source, credentials = self.settings.source, self.settings.credentials
         if isinstance(source, HubSource):
             return OriginHTTP(
                 http,
                 gate,
-                lambda path: file_url(manifest.origin, manifest.revision, path, self._endpoints),
+                lambda path: self._file_url(manifest, path),
                 credentials.hub_token or credentials.modelscope_token,
             )
         # Imported here: a load from a hub does not wait for the library of the stores.

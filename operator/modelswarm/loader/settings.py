@@ -13,6 +13,20 @@ from modelswarm.loader.outcome import Reason
 
 
 @dataclass(frozen=True, slots=True)
+class DfdaemonSettings:
+    """How the node's Dragonfly daemon is asked. ``tag`` and ``application`` are those of the preheat."""
+
+    socket: Path
+    program: str = "dfget"
+    tag: str = ""
+    application: str = ""
+    stall: float = 120.0
+    """Seconds without a byte written, after which it is taken for hung."""
+    slowest: float = 8 << 20
+    """Bytes per second of one file; below that it is not worth waiting for."""
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """What to load, where to, and how. ``stall`` is in seconds."""
 
@@ -23,6 +37,7 @@ class Settings:
     check: bool = False
     effort: Effort = field(default_factory=Effort)
     stall: float = 60.0
+    dfdaemon: DfdaemonSettings | None = None
 
 
 def read_source(environ: Mapping[str, str]) -> HubSource | StoreSource:
@@ -58,6 +73,26 @@ def read_credentials(environ: Mapping[str, str], source: HubSource | StoreSource
             return Credentials(
                 access_key_id=value("AWS_ACCESS_KEY_ID"), access_key_secret=value("AWS_SECRET_ACCESS_KEY")
             )
+
+
+def read_dfdaemon(environ: Mapping[str, str]) -> DfdaemonSettings | None:
+    """None where the variables name no socket."""
+
+    def value(name: str, default: str = "") -> str:
+        return environ.get(name, "").strip() or default
+
+    socket = value("MODELSWARM_DFDAEMON_SOCKET")
+    if not socket:
+        return None
+    usual = DfdaemonSettings(Path(socket))
+    return DfdaemonSettings(
+        Path(socket),
+        program=value("MODELSWARM_DFGET", usual.program),
+        tag=value("MODELSWARM_DRAGONFLY_TAG"),
+        application=value("MODELSWARM_DRAGONFLY_APPLICATION"),
+        stall=read_number(environ, "MODELSWARM_DFDAEMON_STALL_SECONDS", int(usual.stall)),
+        slowest=read_number(environ, "MODELSWARM_DFDAEMON_SLOWEST_MIB", int(usual.slowest) >> 20) << 20,
+    )
 
 
 def read_number(environ: Mapping[str, str], name: str, default: int) -> int:

@@ -11,7 +11,10 @@ MOST_BYTES = 4096
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What happened. ``bytes_by_source`` counts what came from where, discarded bytes included."""
+    """What happened. ``bytes_by_source`` counts what came from where, discarded bytes included.
+
+    ``skipped`` says of sources that were configured and passed over, if any, why.
+    """
 
     result: str
     model: str
@@ -23,6 +26,7 @@ class Summary:
     seconds: float = 0.0
     bytes_by_source: Mapping[str, int] = field(default_factory=dict)
     unverified: int = 0
+    skipped: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """At most ``MOST_BYTES`` bytes: the message is what gives way."""
@@ -36,7 +40,7 @@ class Summary:
             message = message[: max(len(message) - excess - 3, 0)] + "…" if len(message) > 1 else ""
 
     def _json(self, message: str) -> str:
-        document = {
+        document: dict[str, object] = {
             "result": self.result,
             "reason": self.reason,
             "message": message,
@@ -48,6 +52,8 @@ class Summary:
             "bytesBySource": dict(self.bytes_by_source),
             "unverified": self.unverified,
         }
+        if self.skipped:
+            document["skipped"] = dict(self.skipped)
         return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
 
 

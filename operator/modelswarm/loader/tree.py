@@ -18,6 +18,8 @@ from modelswarm.loader.threads import in_thread
 
 PARTS = ".modelswarm"
 """Directory of part files, in the root: on the same file system as the model, and no model file may be named so."""
+BESIDE = ".beside"
+"""Ending of what another program writes for a leg until it is whole; nothing continues it after a crash."""
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -65,6 +67,8 @@ class Tree:
             # Not every network file system has locks; a pod's own volume has one writer anyway.
             if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
                 raise
+        for path in self.parts.glob(f"*{BESIDE}"):
+            path.unlink(missing_ok=True)
         return True
 
     def clean(self) -> None:

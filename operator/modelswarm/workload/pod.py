@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 from modelswarm.api import labels
 from modelswarm.api.backendruntime import BackendRuntimeSpec
@@ -10,12 +11,15 @@ from modelswarm.content.manifest import SHARD_KEY
 from modelswarm.content.source import HostSource, HubSource, StoreSource, is_distributable
 from modelswarm.errors import RenderError, RenderReason
 from modelswarm.workload.choice import ServedModel
-from modelswarm.workload.environment import MANIFEST_DIRECTORY, loader_envs, with_credentials
+from modelswarm.workload.environment import MANIFEST_DIRECTORY, loader_envs, merge_envs, with_credentials
 from modelswarm.workload.resources import Resources
 
 GRACE_SECONDS = 130
 SHARED_MEMORY_VOLUME = "dshm"
 MANIFEST_VOLUME = "model-manifest"
+DFDAEMON_SOCKET = "/var/run/dragonfly/dfdaemon.sock"
+"""Where Dragonfly's chart has the daemon listen, on the node."""
+DFDAEMON_VOLUME = "dragonfly"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +32,39 @@ class PinnedModel:
 
     revision: str | None
     manifests: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Dfdaemon:
+    """The nodes' Dragonfly daemon. ``tag`` and ``application`` are those with which files of models are preheated."""
+
+    socket: str
+    tag: str = ""
+    application: str = ""
+
+    @property
+    def directory(self) -> str:
+        return str(PurePosixPath(self.socket).parent)
+
+    def envs(self) -> list[JsonObject]:
+        """For a loader."""
+        values = {
+            "MODELSWARM_DFDAEMON_SOCKET": self.socket,
+            "MODELSWARM_DRAGONFLY_TAG": self.tag,
+            "MODELSWARM_DRAGONFLY_APPLICATION": self.application,
+        }
+        return [{"name": name, "value": value} for name, value in values.items() if value]
+
+    def volume(self) -> JsonObject:
+        """The directory and not the socket, which is another one after the daemon's restart.
+
+        Made where it is missing, so that the pod also starts on a node without Dragonfly.
+        """
+        return {"name": DFDAEMON_VOLUME, "hostPath": {"path": self.directory, "type": "DirectoryOrCreate"}}
+
+    def mount(self) -> JsonObject:
+        """Read-only: that does not keep anybody from connecting."""
+        return {"name": DFDAEMON_VOLUME, "mountPath": self.directory, "readOnly": True}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +95,21 @@ def pod_spec(
     skip_loader: bool,
     loader_image: str,
     scheduler_name: str | None,
+    dfdaemon: Dfdaemon | None = None,
 ) -> JsonObject:
     """The pod's spec. The shared memory volume comes first (llmaz's tests look for it there)."""
     storage = _storage(models, engine.shared_memory, skip_loader=skip_loader)
     loaders: list[JsonObject] = []
     manifests: list[JsonObject] = []
+    sockets: list[JsonObject] = []
     for index, (model, pin) in enumerate(zip(models, pinned, strict=True)):
         if skip_loader or not isinstance(model.source, HubSource | StoreSource):
             continue
-        loaders.append(_loader(index, model.source, pin, engine.envs, loader_image))
+        # Dragonfly has files of hubs only.
+        daemon = dfdaemon if isinstance(model.source, HubSource) else None
+        loaders.append(_loader(index, model.source, pin, engine.envs, loader_image, daemon))
+        if daemon is not None:
+            sockets = [daemon.volume()]
         if pin is not None and pin.manifests:
             manifests.append(_manifest_volume(index, pin.manifests))
     spec: JsonObject = {}
@@ -77,7 +120,7 @@ def pod_spec(
         spec["initContainers"] = [*loaders]
     spec["containers"] = [_runner(runtime, engine, models, storage.mounts, skip_loader=skip_loader)]
     if storage.volumes or manifests:
-        spec["volumes"] = [*storage.volumes, *manifests]
+        spec["volumes"] = [*storage.volumes, *manifests, *sockets]
     return spec
 
 
@@ -126,6 +169,7 @@ def _loader(
     pin: PinnedModel | None,
     runner_envs: Sequence[JsonObject],
     image: str,
+    dfdaemon: Dfdaemon | None,
 ) -> JsonObject:
     """No command: the image's entry point is the loader, ours or llmaz's."""
     manifest = pin is not None and bool(pin.manifests)
@@ -133,6 +177,9 @@ def _loader(
     mounts: list[JsonObject] = [{"name": labels.MODEL_VOLUME, "mountPath": labels.MODEL_PATH}]
     if manifest:
         mounts.append({"name": _numbered(MANIFEST_VOLUME, index), "mountPath": MANIFEST_DIRECTORY, "readOnly": True})
+    if dfdaemon is not None:
+        envs = merge_envs(envs, dfdaemon.envs())
+        mounts.append(dfdaemon.mount())
     return {
         "name": _numbered(labels.LOADER_CONTAINER, index),
         "image": image,

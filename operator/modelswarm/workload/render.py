@@ -19,7 +19,7 @@ from modelswarm.workload.arguments import DRAFT_MODEL_PATH, MODEL_NAME, MODEL_PA
 from modelswarm.workload.choice import ServedModel, choose_config, choose_flavor, serve_models, skips_loader
 from modelswarm.workload.environment import merge_envs
 from modelswarm.workload.fingerprint import template_hash
-from modelswarm.workload.pod import Engine, PinnedModel, needs_loader, pod_spec
+from modelswarm.workload.pod import Dfdaemon, Engine, PinnedModel, needs_loader, pod_spec
 from modelswarm.workload.quantity import canonical
 from modelswarm.workload.resources import merge_resources, with_flavor
 
@@ -38,6 +38,17 @@ class OperatorPart:
     scheduler_name: str | None = None
     progress_deadline_seconds: int = 7200
     """Above the longest wait, so that a slow load is not reported as a failed rollout."""
+    dragonfly_socket: str | None = None
+    """Where the nodes' dfdaemon listens; None where Dragonfly is not used."""
+    dragonfly_tag: str = ""
+    dragonfly_application: str = ""
+
+    @property
+    def dfdaemon(self) -> Dfdaemon | None:
+        """What loaders are told about the nodes' dfdaemon."""
+        if self.dragonfly_socket is None:
+            return None
+        return Dfdaemon(self.dragonfly_socket, self.dragonfly_tag, self.dragonfly_application)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +96,7 @@ def render_workload(
         skip_loader=skips_loader(playground),
         loader_image=operator.loader_image,
         scheduler_name=operator.scheduler_name,
+        dfdaemon=operator.dfdaemon,
     )
     digest = template_hash(playground, runtime, config, models, flavor)
     return Workload(

@@ -120,6 +120,10 @@ def test_what_the_user_changes_in_the_pod_changes_the_hash(change: dict[str, Any
         pytest.param({"model": {"spec": {"ownedBy": "me"}}}, id="the OpenModel's owner"),
         pytest.param({"model": {"spec": {"source": {"modelHub": {"revision": "main"}}}}}, id="naming a default"),
         pytest.param({"operator": OperatorPart("other-loader", "scheduler", 9)}, id="everything of the operator's"),
+        pytest.param(
+            {"operator": OperatorPart("loader", dragonfly_socket="/run/d/d.sock", dragonfly_tag="t")},
+            id="the nodes' dfdaemon",
+        ),
         pytest.param({"pin": PinnedModel("c0ffee", ("manifest",))}, id="the commit, known or not"),
         pytest.param(
             {"backend": {"recommendedConfigs": [*BACKEND["spec"]["recommendedConfigs"], UNUSED]}},

@@ -293,6 +293,53 @@ def test_an_unpinned_model_is_loaded_by_its_branch() -> None:
     assert "MODELSWARM_MANIFEST_DIR" not in env(loader)
 
 
+DRAGONFLY = OperatorPart(
+    loader_image="loader",
+    dragonfly_socket="/var/run/dragonfly/dfdaemon.sock",
+    dragonfly_tag="models",
+    dragonfly_application="modelswarm",
+)
+
+
+def test_loaders_get_the_socket_of_the_nodes_dfdaemon_and_the_engine_does_not() -> None:
+    workload = render(playground(SPECULATIVE), LLAMA, DRAFT, operator=DRAGONFLY)
+    volume = {"name": "dragonfly", "hostPath": {"path": "/var/run/dragonfly", "type": "DirectoryOrCreate"}}
+    assert [each for each in pod(workload)["volumes"] if each["name"] == "dragonfly"] == [volume]
+    for loader in loaders(workload):
+        assert {"name": "dragonfly", "mountPath": "/var/run/dragonfly", "readOnly": True} in loader["volumeMounts"]
+        assert env(loader)["MODELSWARM_DFDAEMON_SOCKET"] == "/var/run/dragonfly/dfdaemon.sock"
+        assert env(loader)["MODELSWARM_DRAGONFLY_TAG"] == "models"
+        assert env(loader)["MODELSWARM_DRAGONFLY_APPLICATION"] == "modelswarm"
+    assert "/var/run/dragonfly" not in mounts(runner(workload))
+    assert not [name for name in env(runner(workload)) if name.startswith("MODELSWARM_")]
+
+
+def test_what_has_no_tag_is_told_none_and_a_variable_of_the_users_does_not_hide_the_socket() -> None:
+    operator = OperatorPart(loader_image="loader", dragonfly_socket="/run/df/dfdaemon.sock")
+    envs = [{"name": "MODELSWARM_DFDAEMON_SOCKET", "value": "/elsewhere"}]
+    workload = render(playground(envs=envs), LLAMA, operator=operator)
+    [loader] = loaders(workload)
+    assert env(loader)["MODELSWARM_DFDAEMON_SOCKET"] == "/run/df/dfdaemon.sock"
+    assert mounts(loader)["/run/df"] == "dragonfly"
+    assert "MODELSWARM_DRAGONFLY_TAG" not in env(loader)
+    assert "MODELSWARM_DRAGONFLY_APPLICATION" not in env(loader)
+
+
+@pytest.mark.parametrize(
+    ("play", "served", "operator"),
+    [
+        pytest.param(playground(), LLAMA, OPERATOR, id="Dragonfly is not configured"),
+        pytest.param(playground(skip=True), LLAMA, DRAGONFLY, id="no loader"),
+        pytest.param(playground("m"), uri("m", "host:///m"), DRAGONFLY, id="on the host"),
+        pytest.param(playground("model-with-uri"), OSS, DRAGONFLY, id="a store, which Dragonfly does not serve"),
+    ],
+)
+def test_nobody_else_gets_the_socket(play: Playground, served: OpenModel, operator: OperatorPart) -> None:
+    workload = render(play, served, operator=operator)
+    assert "/var/run/dragonfly" not in str(workload.deployment)
+    assert "MODELSWARM_DFDAEMON_SOCKET" not in str(workload.deployment)
+
+
 def test_the_deployment_replaces_one_pod_at_a_time_and_waits_long() -> None:
     operator = OperatorPart(loader_image="loader", scheduler_name="inftyai-scheduler", progress_deadline_seconds=99)
     workload = render(playground(), LLAMA, operator=operator)
