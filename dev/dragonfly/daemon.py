@@ -6,7 +6,8 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -14,7 +15,8 @@ import yaml
 
 from dev.dragonfly.builds import Programs
 from dev.dragonfly.configs import DaemonOptions, DaemonPorts, Servers, daemon_config
-from dev.process import Child
+from dev.dragonfly.network import can_listen
+from dev.process import Child, free_port
 
 READY_TIMEOUT = 60.0
 POLL_INTERVAL = 0.05
@@ -63,21 +65,20 @@ class Daemon:
         self.socket = directory / "dfdaemon.sock"
         self.storage = directory / "storage"
         self._dfget = programs.dfget
-        config = directory / "dfdaemon.yaml"
-        content = daemon_config(
+        self._config = directory / "dfdaemon.yaml"
+        self._content = partial(
+            daemon_config,
             directory,
             servers,
             name=name,
             address=address,
             socket=self.socket,
-            ports=ports,
             seed=seed,
             options=options,
         )
-        config.write_text(yaml.safe_dump(content, sort_keys=False))
         flags: list[str | Path] = [
             "--config",
-            config,
+            self._config,
             "--log-dir",
             directory / "log",
             "--log-level",
@@ -98,8 +99,17 @@ class Daemon:
 
     def start(self) -> None:
         """Start it and wait until its socket answers. It ends by itself when there is no scheduler."""
-        self.child.start()
+        self.launch()
         self.wait_ready()
+
+    def launch(self) -> None:
+        """Start it without waiting."""
+        # dfdaemon opens this one port without SO_REUSEADDR, so for a minute after its death the connections of its
+        # peers would keep it from starting. They ask for the port anew with each download.
+        if not can_listen(self.address, self.ports.tcp, reuse=False):
+            self.ports = replace(self.ports, tcp=free_port())
+        self._config.write_text(yaml.safe_dump(self._content(ports=self.ports), sort_keys=False))
+        self.child.start()
 
     def wait_ready(self) -> None:
         """Raises StartupFailed."""

@@ -45,7 +45,7 @@ class LoopbackNetwork:
     def port(self, address: str, preferred: int) -> int:
         """``preferred``, or a free one if somebody listens on that on all addresses."""
         for port in (preferred, *(free_port() for _ in range(20))):
-            if _can_listen(address, port):
+            if can_listen(address, port):
                 return port
         raise RuntimeError(f"no free port on {address}")
 
@@ -53,10 +53,11 @@ class LoopbackNetwork:
         self._claim.close()
 
 
-def _can_listen(address: str, port: int) -> bool:
+def can_listen(address: str, port: int, *, reuse: bool = True) -> bool:
+    """Whether a server could open the port, for TCP and for UDP. Most servers reuse what dead connections hold."""
     for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
         with socket.socket(socket.AF_INET, kind) as probe:
-            if kind == socket.SOCK_STREAM:
+            if kind == socket.SOCK_STREAM and reuse:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((address, port))

@@ -250,7 +250,7 @@ class DragonflyStack:
 
     def _start_daemons(self) -> None:
         for daemon in (*self.seeds, *self.daemons):
-            daemon.child.start()
+            daemon.launch()
         # A daemon announces itself to the scheduler before it opens its socket. The manager never hears of a seed.
         for daemon in (*self.seeds, *self.daemons):
             daemon.wait_ready()

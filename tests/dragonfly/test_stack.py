@@ -46,10 +46,7 @@ def test_token_without_the_scope_for_jobs_is_forbidden(dragonfly: DragonflyStack
 
 
 def test_preheated_model_costs_the_origin_its_size_once(dragonfly: DragonflyStack, origin: Hub, tmp_path: Path) -> None:
-    """Two nodes load the whole model after a preheat: every byte right, and the origin has sent each about once.
-
-    The second job has a tag and an application, so its tasks are other ones; the third asks for a file that is missing.
-    """
+    """Two nodes load the whole model after a preheat: every byte right, and the origin has sent each about once."""
     files = large_files(origin)
     urls = {f"{base_url(origin)}/{path}": blob for path, blob in files.items()}
     size = sum(blob.size for blob in files.values())
@@ -71,6 +68,29 @@ def test_preheated_model_costs_the_origin_its_size_once(dragonfly: DragonflyStac
         # The daemons' task ids are those of the preheat, or the bytes could not have come from the seed.
         assert daemon.tasks() - known == preheated
     assert content_bytes(origin) <= size * ORIGIN_ALLOWANCE
+
+
+def test_tag_and_application_of_job_and_dfget_have_to_agree(
+    dragonfly: DragonflyStack, origin: Hub, tmp_path: Path
+) -> None:
+    path, blob = next(iter(large_files(origin).items()))
+    url = f"{base_url(origin)}/{path}"
+    names = {"tag": "v1", "application": "modelswarm"}
+    dragonfly.wait_preheatable()
+    job = dragonfly.api.wait_for_job(dragonfly.api.preheat([url], **names)["id"])
+    assert (job["state"], covered_urls(job)) == ("SUCCESS", {url})
+    origin.counters.reset()
+
+    daemon = dragonfly.daemons[0]
+    with daemon.recorded_tasks() as ids:
+        assert dragonfly.dfget(0, url, tmp_path / "out", tag="v1", application="modelswarm").succeeded
+    assert ids <= dragonfly.seeds[0].tasks()
+    assert sha256(tmp_path / "out") == blob.sha256
+    assert content_bytes(origin) <= blob.size * (ORIGIN_ALLOWANCE - 1)
+    with daemon.recorded_tasks() as others:
+        assert dragonfly.dfget(0, url, tmp_path / "out", tag="v2", application="modelswarm").succeeded
+    assert ids.isdisjoint(others)
+    assert content_bytes(origin) >= blob.size
 
 
 def test_job_that_asks_for_a_missing_file_fails_and_names_it(dragonfly: DragonflyStack, origin: Hub) -> None:

@@ -42,6 +42,7 @@ NEVER_SEEN = {
     Right("autoscaling", "horizontalpodautoscalers", "create"): "as above",
     Right("", "secrets", "get", "oss-access-secret"): "as modelhub-secret, for OSS sources",
     Right("", "secrets", "get", "aws-access-secret"): "as modelhub-secret, for S3 sources",
+    Right("", "secrets", "get", "dragonfly-token"): "only where the Dragonfly engine is configured",
 }
 """Rights that no request in the log shows, each with the reason why it is given all the same."""
 

@@ -71,9 +71,7 @@ class ModelController:
             return Result(requeue_after=left)
         self._patience.forget(key)
         await self._mirror(model, task)
-        # A hub says "not found" to strangers also of a private repository, so any failure may be for want of a Secret.
-        helpless = task.status.phase is Phase.FAILED and task.spec.credentials_secret_ref is None
-        return Result(requeue_after=SECRET_CACHE_SECONDS if helpless else None)
+        return Result(requeue_after=SECRET_CACHE_SECONDS if _may_want_another_secret(task) else None)
 
     def _wanted_copies(self, model: OpenModel) -> int:
         """As many as the largest Playground that loads the model may have pods, and at least the setting."""
@@ -179,6 +177,13 @@ class ModelController:
                 pass
             self._secrets[name] = (now, present)
         return name if present else None
+
+
+def _may_want_another_secret(task: P2PTask) -> bool:
+    """It failed without a Secret (a hub says "not found" to strangers also of what is private), or its Secret went."""
+    resolved = find(task.status.conditions, TaskCondition.RESOLVED)
+    secret_went = resolved is not None and resolved.reason == TaskReason.CREDENTIAL_NOT_FOUND
+    return task.status.phase is Phase.FAILED and (task.spec.credentials_secret_ref is None or secret_went)
 
 
 def _is_on_its_way(task: P2PTask) -> bool:

@@ -140,7 +140,7 @@ class Dfdaemon:
             if now - moved >= settings.stall:
                 raise Unserved(Why.STALLED, f"dfget wrote nothing for {settings.stall:.0f} s")
             if now - began >= self.limit(size):
-                raise Unserved(Why.TOO_SLOW, f"dfget was not done after {now - began:.0f} s")
+                raise Unserved(Why.TOO_SLOW, f"dfget was not done after {self.limit(size):.0f} s")
 
 
 def complaint(output: bytes, code: int | None) -> str:

@@ -33,7 +33,9 @@ def main() -> int:
     output = Path(options.output)
     number = len(list(HERE.glob("call-*")))
     call = {"argv": sys.argv[2:], "environ": dict(os.environ), "pid": os.getpid()}
-    (HERE / f"call-{number}-{os.getpid()}.json").write_text(json.dumps(call))
+    noted = HERE / f"new-{os.getpid()}"
+    noted.write_text(json.dumps(call))
+    noted.rename(HERE / f"call-{number}-{os.getpid()}.json")
     if not output.parent.is_dir():
         return fail("Validating", f"output path {output.parent} is not a directory")
     if output.exists() and not options.overwrite:
