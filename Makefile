@@ -24,6 +24,10 @@ $(READY): pyproject.toml constraints.txt
 tools: $(READY) ## build the Kubernetes binaries into the cache (tests and demo do it by themselves)
 	@$(BIN)/python -m dev.binaries
 
+.PHONY: built
+built: $(READY)
+	@$(BIN)/python -m dev.binaries --quiet
+
 fmt: $(READY) ## format the code
 	@$(BIN)/ruff format operator dev tests
 	@$(BIN)/ruff check --fix operator dev tests
@@ -41,19 +45,19 @@ crds: $(READY) ## generate crds/ and docs/reference/crds.md from the models
 verify: $(READY) ## fail if a generated file is stale
 	@$(BIN)/python -m modelswarm.api.schema --output crds --docs docs/reference/crds.md --check
 
-test: tools ## all tests, on a real API server (no root)
+test: built ## all tests, on a real API server (no root)
 	@$(BIN)/pytest
 
 unit: $(READY) ## the tests that need no API server
 	@$(BIN)/pytest tests/unit
 
-integration: tools ## the tests on a real API server
+integration: built ## the tests on a real API server
 	@$(BIN)/pytest tests/integration
 
-demo: tools ## the main job, start to end, on this machine (KEEP=1 leaves it running)
+demo: built ## the main job, start to end, on this machine (KEEP=1 leaves it running)
 	@$(BIN)/python -m dev.demo $(if $(KEEP),--keep)
 
-bench-operator: tools ## 1,000 OpenModels and 1,000 Playgrounds from nothing
+bench-operator: built ## 1,000 OpenModels and 1,000 Playgrounds from nothing
 	@$(BIN)/python -m dev.bench.operator
 
 clean: ## remove what was made in the clone (the cache stays)

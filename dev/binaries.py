@@ -226,6 +226,8 @@ def main() -> int:
     except BinaryUnavailable as error:
         print(error, file=sys.stderr)
         return 1
+    if "--quiet" in sys.argv[1:]:  # what had to be built was told while it was
+        return 0
     for name, binary in binaries.items():
         print(f"{name:<24} {binary.source:<19} {binary.seconds:6.1f} s  {binary.path}")
     return 0

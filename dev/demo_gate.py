@@ -116,9 +116,10 @@ class GateWatch:
         return Opened(deployment, moments.created[self._playground] - max(moments.ready.values()), looks)
 
     def _show(self, shown: "_Shown") -> None:
-        """What users see while the Playground waits; once for each different answer."""
+        """What users see while the Playground waits; once for each different answer, from its first status on."""
         text = self._cluster.kubectl("get", "pl", self._playground)
-        if shown.is_new(text):
+        has_status = len(text.splitlines()[-1].split()) > 3  # NAME MODEL AGE, and then more
+        if has_status and shown.is_new(text):
             self._console.say("$ kubectl get pl         # what it waits for is its status")
             self._console.lines(text)
 
