@@ -5,7 +5,7 @@ with DragonflyStack(daemons=2) as stack:
     job = stack.api.wait_for_job(stack.api.preheat([url])["id"])
     stack.dfget(0, url, Path("out"))
 
-Starting it takes about ten seconds and no root. Twenty to thirty more pass until the scheduler has noticed the seeds,
+Starting it takes six seconds and no root. Up to thirty more pass until the scheduler has noticed the seeds,
 which only preheating needs: ``wait_preheatable`` waits for the rest of them.
 """
 
