@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help fmt lint test unit integration tools crds verify demo bench-operator clean
+.PHONY: help fmt lint test unit integration dragonfly test-dragonfly tools crds verify demo bench-operator clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -53,6 +53,12 @@ unit: $(READY) ## the tests that need no API server
 
 integration: built ## the tests on a real API server
 	@$(BIN)/pytest tests/integration
+
+dragonfly: $(READY) ## build the real Dragonfly into the cache (half an hour once; CI=1 as root installs the Debian packages)
+	@$(BIN)/python -m dev.dragonfly.builds $(if $(CI),--install-packages)
+
+test-dragonfly: dragonfly ## the tests on the real Dragonfly (needs MariaDB and Redis)
+	@$(BIN)/pytest tests/dragonfly
 
 demo: built ## the main job, start to end, on this machine (KEEP=1 leaves it running)
 	@$(BIN)/python -m dev.demo $(if $(KEEP),--keep)

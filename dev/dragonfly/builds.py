@@ -28,7 +28,7 @@ SERVERS = tuple(
 )
 CLIENTS = ("dfdaemon", "dfget")
 USUAL_CLIENT_BUILD = "25 minutes on two cores"
-INSTALL_RUST = "install Rust 1.90 or newer with its cargo"
+INSTALL_RUST = "install Rust 1.88 or newer with its cargo"
 
 # The crate's release profile takes much longer and buys nothing here: 64 MiB through a daemon take half a second with
 # this one. Unoptimized is no way either: hashing then costs more than the network.
