@@ -47,8 +47,24 @@ def canonical_url(url: str, filtered: Collection[str] = DEFAULT_FILTERED) -> str
         if pair[0] not in filtered
     ]
     query = "&".join(f"{quote_plus(key)}={quote_plus(value)}" for key, value in sorted(pairs, key=lambda pair: pair[0]))
-    path = quote(parts.path, safe="/%:@!$&'()*+,;=~-._[]|\\^")
+    path = quote(_without_dots(parts.path), safe="/%:@!$&'()*+,;=~-._[]|\\^")
     return urlunsplit((parts.scheme, _authority(url), path, query, parts.fragment))
+
+
+def _without_dots(path: str) -> str:
+    """The path with ``.`` and ``..`` resolved, as every URL parser does it (RFC 3986, 5.2.4)."""
+    kept: list[str] = []
+    segments = path.split("/")
+    for index, segment in enumerate(segments):
+        last = index == len(segments) - 1
+        if segment == "..":
+            kept = kept[:-1] if len(kept) > 1 else kept
+        elif segment != ".":
+            kept.append(segment)
+            continue
+        if last:
+            kept.append("")
+    return "/".join(kept)
 
 
 def _authority(url: str) -> str:
