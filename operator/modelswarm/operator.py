@@ -252,7 +252,7 @@ async def _drain(parts: _Parts, events: EventRecorder, controllers: Sequence[asy
 
 
 def _kopf_settings() -> kopf.OperatorSettings:
-    """facts/kopf.md 1.6: least rights, bounded connections, no annotations, no events of kopf's own."""
+    """Least rights, bounded connections, no annotations, no events of kopf's own."""
     settings = kopf.OperatorSettings()
     settings.scanning.disabled = True
     settings.peering.standalone = True

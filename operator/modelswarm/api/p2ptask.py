@@ -1,4 +1,4 @@
-"""P2PTask (llmaz.io/v1alpha1): these bytes, on those nodes, by this engine; and how far that is (design 2.1)."""
+"""P2PTask (llmaz.io/v1alpha1): these bytes, on those nodes, by this engine; and how far that is."""
 
 from enum import StrEnum
 from typing import Annotated, ClassVar, Literal

@@ -176,7 +176,7 @@ class Layout:
 
 
 def layout(source: Source) -> Layout:
-    """llmaz's layout, so that BackendRuntimes need no change (facts/llmaz.md section 3).
+    """llmaz's layout, so that BackendRuntimes need no change.
 
     A store's path is one object when its last segment is a ``.gguf`` file; any other is a prefix.
     """

@@ -19,7 +19,7 @@ from modelswarm.kube.kinds import CONFIGMAP, LEASE
 from modelswarm.kube.port import KubePort
 
 LLMAZ_LEASE = "fbb36db9.llmaz.io"
-"""The leader election id of llmaz's controller manager (facts/llmaz.md section 2)."""
+"""The leader election id of llmaz's controller manager."""
 
 logger = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """The gate: whether a Playground's workload may be created, and what it waits for. Pure.
 
 A task that is Ready (also by fallback) lets through. One that cannot become Ready without a person keeps the gate
-closed, whatever the time. Between the two, time without progress decides (design 2.4).
+closed, whatever the time. Between the two, time without progress decides.
 """
 
 import re

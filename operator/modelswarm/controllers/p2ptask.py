@@ -205,7 +205,7 @@ class TaskController:
 
 
 GIVE_UP_RELEASE = 60.0
-"""Seconds after which a task goes even if its engine cannot be asked to give back what it holds (design 2.1)."""
+"""Seconds after which a task goes even if its engine cannot be asked to give back what it holds."""
 
 
 def _refusal(task: P2PTask) -> ContentError | None:

@@ -221,7 +221,7 @@ class PlaygroundController:
         return P2PTask.model_validate(live)
 
     async def _private_task(self, playground: Playground, model: OpenModel, secret: str | None) -> P2PTask | None:
-        """The model's task with the Playground's own credentials, where llmaz users keep them (design 2.3)."""
+        """The model's task with the Playground's own credentials, where llmaz users keep them."""
         namespace = playground.metadata.namespace
         if secret is None or namespace == self._world.settings.namespace:
             return None

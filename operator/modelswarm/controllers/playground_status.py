@@ -1,6 +1,6 @@
 """What a Playground's status should say. Pure.
 
-llmaz's conditions and words are kept (facts/llmaz.md 2.8): Progressing goes to ``Pending`` first and is never reset to
+llmaz's conditions and words are kept: Progressing goes to ``Pending`` first and is never reset to
 False except by an abort; Available appears with ``PlaygroundReady`` and goes to ``PlaygroundNotReady``. What we add:
 Available is also written, as False, while the Playground waits or cannot go on, because the STATUS column of
 ``kubectl get playgrounds`` shows its reason.

@@ -42,7 +42,7 @@ _RESOLVING = "Asking the origin what there is"
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The operator's times, in seconds (design 2.4)."""
+    """The operator's times, in seconds."""
 
     stall: float
     fallback_after: float

@@ -1,7 +1,7 @@
 """The only module that registers kopf handlers: watch events go into the store, and keys onto the queues.
 
 A handler never waits, never fails and never decides; kopf runs it for every event and for every object of every list.
-kopf does not tell which objects vanished while a watch was down (facts/kopf.md 1.5), so a list that it makes anew is
+kopf does not tell which objects vanished while a watch was down, so a list that it makes anew is
 followed by one of our own, which does (``Lists``).
 """
 

@@ -203,4 +203,4 @@ def test_store_uris_round_trip(provider: Provider, bucket: str, path: str) -> No
 @given(st.text(alphabet="ab./\\\0", min_size=1))
 def test_inside_means_inside(path: str) -> None:
     if is_inside(path):
-        assert posixpath.normpath(posixpath.join("/root", path)) == f"/root/{path}"
+        assert posixpath.normpath(posixpath.join("/base", path)) == f"/base/{path}"
