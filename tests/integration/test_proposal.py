@@ -101,10 +101,12 @@ def test_the_deployment_is_only_created_after_the_mock_p2ptask_controller_update
     scene.playground("pg", model, version=engine_version)
 
     def undecided() -> list[Manifest]:
-        """Those that the real controller cannot finish, once it says so; not the loader's image, known already."""
-        found = [task for task in scene.tasks(model=model) if "loader" not in task["metadata"]["name"]]
-        assert [task.get("status", {}).get("phase") for task in found] == ["Resolving"] * 2
-        return found
+        """Those that the real controller cannot finish, once it says so (the loader's image may be known already)."""
+        phases = {task["metadata"]["name"]: task.get("status", {}).get("phase") for task in scene.tasks(model=model)}
+        assert len(phases) == 3
+        assert set(phases.values()) <= {"Resolving", "Succeeded"}
+        assert [phase for name, phase in phases.items() if "loader" not in name] == ["Resolving"] * 2
+        return [task for task in scene.tasks(model=model) if phases[task["metadata"]["name"]] == "Resolving"]
 
     tasks = eventually(undecided)
     for task in sorted(tasks, key=lambda task: "image" in task["spec"]):
@@ -112,8 +114,9 @@ def test_the_deployment_is_only_created_after_the_mock_p2ptask_controller_update
         throughout(lambda: scene.find("Deployment", "pg") is None, 0.4)
         mock_p2ptask_controller(scene, task)
     scene.deployment("pg")
-    for task in undecided():
-        assert "resolved" not in task["status"], "the real controller has finished after all"
+    for task in tasks:
+        live = scene.api.get("P2PTask", task["metadata"]["name"], task["metadata"]["namespace"])
+        assert "resolved" not in live["status"], "the real controller has finished after all"
 
 
 def mock_p2ptask_controller(scene: Scene, task: Manifest) -> None:
