@@ -60,8 +60,8 @@ dragonfly: $(READY) ## build the real Dragonfly into the cache (half an hour onc
 test-dragonfly: dragonfly ## the tests on the real Dragonfly (needs MariaDB and Redis)
 	@$(BIN)/pytest tests/dragonfly
 
-demo: built ## the main job, start to end, on this machine (KEEP=1 leaves it running)
-	@$(BIN)/python -m dev.demo $(if $(KEEP),--keep)
+demo: built ## the main job, start to end, on this machine (ENGINE=direct or dragonfly; KEEP=1 leaves it running)
+	@$(BIN)/python -m dev.demo $(if $(ENGINE),--engine $(ENGINE)) $(if $(KEEP),--keep)
 
 bench-operator: built ## 1,000 OpenModels and 1,000 Playgrounds from nothing
 	@$(BIN)/python -m dev.bench.operator

@@ -186,10 +186,16 @@ class ControlPlane:
             self._config_path("user", name), server=self.server, ca=self._ca.certificate, client=client
         )
 
-    def service_account_kubeconfig(self, namespace: str, name: str, duration: str = "1h") -> Path:
-        """A kubeconfig with a token of an existing ServiceAccount, issued as the kubelet issues those of pods."""
-        token = self.kubectl("create", "token", name, "--namespace", namespace, "--duration", duration).strip()
-        path = self._config_path("serviceaccount", f"{namespace}.{name}")
+    def service_account_kubeconfig(
+        self, namespace: str, name: str, duration: str = "1h", *, pod: str | None = None
+    ) -> Path:
+        """A kubeconfig with a token of an existing ServiceAccount, issued as the kubelet issues those of pods.
+
+        With ``pod``, the name of an existing Pod, the token is bound to it: the API server then knows the Pod's node.
+        """
+        bound = ["--bound-object-kind=Pod", f"--bound-object-name={pod}"] if pod else []
+        token = self.kubectl("create", "token", name, "--namespace", namespace, "--duration", duration, *bound).strip()
+        path = self._config_path("serviceaccount", f"{namespace}.{pod or name}")
         return write_kubeconfig(path, server=self.server, ca=self._ca.certificate, token=token)
 
     def audit_events(self) -> Iterator[AuditEvent]:

@@ -1,12 +1,14 @@
-"""The main job from start to end, on this machine: ``make demo``, or ``python -m dev.demo [--keep]``.
+"""The main job from start to end, on this machine: ``make demo``, or ``python -m dev.demo [--engine E] [--keep]``.
 
-A real Kubernetes API server, an image registry and a stand-in for the model hub come up; the operator runs under its
-own ServiceAccount; an OpenModel and a Playground are applied. The tasks are shown as ``kubectl get -w`` does, that
-the Deployment waits for them is checked at every look, and in the end the Deployment's own init container loads the
-model into a scratch volume, where every file is compared with the hub's.
+A real Kubernetes API server, an image registry and a stand-in for the model hub come up, and the engine that spreads
+the bytes; the operator runs under its own ServiceAccount; an OpenModel and a Playground are applied. The tasks are
+shown as ``kubectl get -w`` does, that the Deployment waits for them is checked at every look, and in the end the
+Deployment's own init container loads the model on each node into a scratch volume, where every file is compared with
+the hub's.
 """
 
 import argparse
+import json
 import os
 import shlex
 import shutil
@@ -24,9 +26,12 @@ import httpx
 from dev.binaries import BinaryUnavailable
 from dev.controlplane import STOP_SIGNALS, ControlPlane, KubectlFailed
 from dev.demo_console import Console
+from dev.demo_engine import ENGINES, EngineDemo, Stage, Surroundings
 from dev.demo_gate import GateWatch, Opened
-from dev.demo_load import Loaded, describe, load
+from dev.demo_load import Loaded, describe, load_on_all
 from dev.demo_steps import DemoFailed, Summary
+from dev.demo_summary import check_tasks, looks, origin_rows
+from dev.dragonfly.packages import PackagesMissing
 from dev.hub import Hub, HubThread, Kind, Repository, Slow, make_model
 from dev.installation import NAMESPACE, ROOT, SERVICE_ACCOUNT, OperatorProcess, install
 from dev.process import StartupFailed
@@ -40,17 +45,21 @@ HUB_ANSWERS_AFTER = 2.5
 """Seconds by which the hub's API is late: long enough to look at a task that is not Ready."""
 IMAGES = (("vllm/vllm-openai", "v0.7.3"), ("modelswarm/loader", "v0.1.0"))
 
-FAILURES = (DemoFailed, BinaryUnavailable, StartupFailed, KubectlFailed, httpx.HTTPError, OSError, TimeoutExpired)
+FAILURES = (
+    *(DemoFailed, BinaryUnavailable, PackagesMissing, StartupFailed, KubectlFailed),
+    *(httpx.HTTPError, OSError, TimeoutExpired),
+)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m dev.demo", description="Show the main job, start to end.")
+    parser.add_argument("--engine", choices=sorted(ENGINES), default="direct", help="what spreads the bytes")
     parser.add_argument("--keep", action="store_true", help="leave everything running until Ctrl-C or SIGTERM")
     options = parser.parse_args()
     for number in STOP_SIGNALS:
         signal.signal(number, _stop)
     console = Console()
-    demo = Demo(console)
+    demo = Demo(console, ENGINES[options.engine]())
     try:
         with demo.stack:
             demo.run()
@@ -67,8 +76,9 @@ def main() -> int:
 class Demo:
     """The steps in their order. ``stack`` holds everything that has to be given back."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, engine: EngineDemo) -> None:
         self.console = console
+        self._engine = engine
         self.stack = ExitStack()
         self.kept = False
         self.operator_log = ""
@@ -76,16 +86,19 @@ class Demo:
 
     def run(self) -> None:
         say, summary = self.console.say, self._summary
+        self._engine.prepare()
         self._scratch = Path(tempfile.mkdtemp(prefix="modelswarm-demo-"))
         self.stack.callback(shutil.rmtree, self._scratch, ignore_errors=True)
         self._start_surroundings()
         operator = self._start_operator()
-        with GateWatch(self.cluster, operator, self.console, PLAYGROUND) as gate:
+        with GateWatch(self.cluster, operator, self.console, PLAYGROUND, self._engine.patience) as gate:
             say(f"$ kubectl apply -f {EXAMPLE}")
             with summary.stage("P2PTasks ready"):
                 self.console.lines(self.cluster.apply(ROOT / EXAMPLE))
                 opened = gate.wait()
-        say(f"Deployment {PLAYGROUND} created {opened.gap * 1000:.0f} ms after the last task's Ready; {_looks(opened)}")
+        say(f"Deployment {PLAYGROUND} created {opened.gap * 1000:.0f} ms after the last task's Ready; {looks(opened)}")
+        tasks = json.loads(self.cluster.kubectl("get", "p2ptasks", "-A", "-o", "json"))["items"]
+        check_tasks(tasks, self._engine.expected)
         loaded = self._load(opened)
         self.console.table("summary", self._rows(opened, loaded))
 
@@ -95,11 +108,12 @@ class Demo:
         self._files = folder
         repository = Repository.from_folder(folder, id=MODEL)
         say(f"model {MODEL}: {SHARDS} shards of {SHARD_BYTES >> 20} MiB, config, tokenizer (random numbers)")
+        self._engine.start(Stage(self.console, summary, self.stack, self._scratch))
         with summary.stage("control plane up"):
             self.cluster = self.stack.enter_context(ControlPlane())
             install(self.cluster)
         say(f"Kubernetes at {self.cluster.server}: {', '.join(self.cluster.pids)}; CRDs, rights, BackendRuntimes")
-        self._registry = self.stack.enter_context(Registry())
+        self._registry = self.stack.enter_context(Registry(address=self._engine.registry_address))
         for image, tag in IMAGES:
             self._registry.push_image(image, tag)
         self.hub = self.stack.enter_context(HubThread(Hub(repository)))
@@ -109,11 +123,12 @@ class Demo:
         )
 
     def _start_operator(self) -> OperatorProcess:
+        environment = self._engine.connect(Surroundings(self.cluster, self.hub.url, self._registry.url))
         operator = OperatorProcess(
             self.cluster.service_account_kubeconfig(NAMESPACE, SERVICE_ACCOUNT),
             self._scratch / "operator.log",
             arguments=["--log-format=text", f"--registries=docker.io={self._registry.url}"],
-            environment={"HF_ENDPOINT": self.hub.url},
+            environment={"HF_ENDPOINT": self.hub.url, **environment},
         )
         # Read before the log's directory is removed, whatever happens.
         self.stack.callback(self._read_log, operator)
@@ -126,25 +141,35 @@ class Demo:
     def _read_log(self, operator: OperatorProcess) -> None:
         self.operator_log = operator.child.log_tail(15)
 
-    def _load(self, opened: Opened) -> Loaded:
+    def _load(self, opened: Opened) -> list[Loaded]:
+        nodes = self._engine.nodes()
         self.console.say("its init container:")
         self.console.lines(describe(opened.deployment))
-        self.console.say("$ modelswarm load        # its environment and manifest, as the image's entrypoint would")
+        where = f" on {len(nodes)} nodes at once" if len(nodes) > 1 else ""
+        self.console.say(
+            f"$ modelswarm load{where}        # its environment and manifest, as the image's entrypoint would"
+        )
         with self._summary.stage("model loaded, verified"):
-            loaded = load(
-                self.cluster, opened.deployment, hub=self.hub.url, files=self._files, scratch=self._scratch / "pod"
+            loaded = load_on_all(
+                nodes,
+                self.cluster,
+                opened.deployment,
+                hub=self.hub.url,
+                files=self._files,
+                scratch=self._scratch / "pods",
             )
-        self.console.lines(loaded.output)
+        for each in loaded:
+            prefix = f"{each.node}: " if len(nodes) > 1 else ""
+            self.console.lines("\n".join(prefix + line for line in each.output.splitlines()))
         return loaded
 
-    def _rows(self, opened: Opened, loaded: Loaded) -> list[tuple[str, str]]:
+    def _rows(self, opened: Opened, loaded: list[Loaded]) -> list[tuple[str, str]]:
         origin = self.hub.hub.counters.total(name=f"{MODEL}/*").content
         return [
             *((name, f"{seconds:.1f} s") for name, seconds in self._summary.stages),
             ("task Ready to Deployment", f"{opened.gap * 1000:.0f} ms"),
-            ("gate", _looks(opened)),
-            ("bytes from the origin", f"{origin:,} for a model of {loaded.bytes:,}"),
-            ("files verified", f"{loaded.files} (sha256, against the hub's)"),
+            ("gate", looks(opened)),
+            *origin_rows(origin, loaded, self._engine.expected),
             ("total", f"{self.console.elapsed():.1f} s"),
             ("result", "OK"),
         ]
@@ -153,17 +178,14 @@ class Demo:
         """Wait for a signal, which ends the program."""
         self.kept = True
         kubeconfig = shlex.quote(str(self.cluster.kubeconfig))
+        way_in = self._engine.way_in()
         print(
             f"\nleft running; in another terminal:\n\n  export KUBECONFIG={kubeconfig}\n"
-            "  kubectl get om,pl,p2pt,deploy -A\n"
+            f"  {way_in}{' ' if way_in else ''}kubectl get om,pl,p2pt,deploy -A\n"
             f"\nCtrl-C, or kill {os.getpid()}, stops it and removes everything",
             flush=True,
         )
         threading.Event().wait()
-
-
-def _looks(opened: Opened) -> str:
-    return f"absent at all {opened.looks} looks while a task was not Ready"
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

@@ -18,7 +18,6 @@ from dev.demo_steps import DemoFailed
 from dev.installation import OperatorProcess
 from dev.process import Child
 
-TIMEOUT = 40.0
 LOOK_EVERY = 0.05
 SHOW_EVERY = 0.5
 TASKS = "/apis/llmaz.io/v1alpha1/p2ptasks"
@@ -49,11 +48,14 @@ class _Moments:
 class GateWatch:
     """``kubectl get p2ptasks -A -w`` is relayed while the block lasts; ``wait`` ends when the Deployment is there."""
 
-    def __init__(self, cluster: ControlPlane, operator: OperatorProcess, console: Console, playground: str) -> None:
+    def __init__(
+        self, cluster: ControlPlane, operator: OperatorProcess, console: Console, playground: str, patience: float
+    ) -> None:
         self._cluster = cluster
         self._operator = operator
         self._console = console
         self._playground = playground
+        self._patience = patience
         self._client = httpx.Client(base_url=cluster.server, verify=cluster.ssl_context(), timeout=10, trust_env=False)
         self._moments = _Moments()
         self._stop = threading.Event()
@@ -86,7 +88,7 @@ class GateWatch:
         self._client.close()
 
     def wait(self) -> Opened:
-        deadline, shown, looks = time.monotonic() + TIMEOUT, _Shown(), 0
+        deadline, shown, looks = time.monotonic() + self._patience, _Shown(), 0
         while time.monotonic() < deadline:
             # The Deployment first: if it is there although a task is not Ready afterwards, the gate has leaked.
             deployment = self._deployment()
@@ -101,7 +103,7 @@ class GateWatch:
             if waiting and shown.due():
                 self._show(shown)
             time.sleep(LOOK_EVERY)
-        raise DemoFailed(f"no Deployment after {TIMEOUT:g} s; {self._state()}")
+        raise DemoFailed(f"no Deployment after {self._patience:g} s; {self._state()}")
 
     def _opened(self, deployment: Object, looks: int) -> Opened:
         deadline = time.monotonic() + 5

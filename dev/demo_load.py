@@ -6,12 +6,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dev.controlplane import ControlPlane
+from dev.demo_engine import Node
 from dev.demo_steps import DemoFailed
 from dev.installation import ROOT
 
@@ -21,9 +23,15 @@ Object = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
+    """What one loader brought; every file was compared."""
+
+    node: str
     output: str
     files: int
     bytes: int
+    by_source: dict[str, int]
+    """Bytes by where the loader had them from."""
+    seconds: float
 
 
 def describe(deployment: Object) -> str:
@@ -38,7 +46,19 @@ def describe(deployment: Object) -> str:
     return "\n".join(lines)
 
 
-def load(cluster: ControlPlane, deployment: Object, *, hub: str, files: Path, scratch: Path) -> Loaded:
+def load_on_all(
+    nodes: Sequence[Node], cluster: ControlPlane, deployment: Object, *, hub: str, files: Path, scratch: Path
+) -> list[Loaded]:
+    """``load`` on all nodes at the same time; raises what the first one that failed raised."""
+
+    def one(node: Node) -> Loaded:
+        return load(node, cluster, deployment, hub=hub, files=files, scratch=scratch / node.name)
+
+    with ThreadPoolExecutor(len(nodes)) as threads:
+        return list(threads.map(one, nodes))
+
+
+def load(node: Node, cluster: ControlPlane, deployment: Object, *, hub: str, files: Path, scratch: Path) -> Loaded:
     """Run ``modelswarm load`` with the container's environment and manifest; compare every file with ``files``."""
     container = _init_container(deployment)
     root, manifest = scratch / "models", scratch / "manifest"
@@ -55,6 +75,7 @@ def load(cluster: ControlPlane, deployment: Object, *, hub: str, files: Path, sc
             "NO_PROXY": "127.0.0.1,localhost",
             **_environment(cluster, deployment, container),
             "HF_ENDPOINT": hub,
+            **node.environment,
         },
         capture_output=True,
         text=True,
@@ -62,10 +83,12 @@ def load(cluster: ControlPlane, deployment: Object, *, hub: str, files: Path, sc
     )
     output = result.stdout.replace(str(scratch), "$SCRATCH") + result.stderr
     if result.returncode:
-        raise DemoFailed(f"the model-loader ended with {result.returncode}:\n{output}")
+        raise DemoFailed(f"the model-loader on {node.name} ended with {result.returncode}:\n{output}")
     summary = json.loads((scratch / "termination-log").read_text())
     compared = _compare(files, root)
-    return Loaded(output, compared, summary["bytes"])
+    if skipped := summary.get("skipped"):
+        raise DemoFailed(f"the model-loader on {node.name} had to leave its way: {skipped}")
+    return Loaded(node.name, output, compared, summary["bytes"], summary["bytesBySource"], summary["seconds"])
 
 
 def _init_container(deployment: Object) -> Object:

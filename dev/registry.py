@@ -58,12 +58,13 @@ class Registry:
 
     ``username`` and ``password`` are the one account that may do everything. With ``anonymous_pull`` (tokens only)
     everybody may pull. With ``tls`` it serves HTTPS with a certificate of the authority in ``ca_file``. ``directory``,
-    if given, has to be empty or missing and is kept.
+    if given, has to be empty or missing and is kept. ``address`` is where it listens.
     """
 
     def __init__(
         self,
         *,
+        address: str = LOOPBACK,
         auth: Auth = "none",
         anonymous_pull: bool = False,
         tls: bool = False,
@@ -75,6 +76,7 @@ class Registry:
             raise ValueError("anonymous_pull needs auth='token'")
         self.auth = auth
         self.tls = tls
+        self._address = address
         self.username = username
         self.password = password or secrets.token_urlsafe(16)
         self.token_server: TokenServer | None = None
@@ -191,7 +193,7 @@ class Registry:
         if self.tls:
             authority = CertificateAuthority()
             self.ca_file.write_bytes(authority.certificate)
-            authority.server("registry", (LOOPBACK, "localhost")).write(self.directory, "registry")
+            authority.server("registry", (self._address, "localhost")).write(self.directory, "registry")
         if self.auth == "basic":
             command = [str(programs["htpasswd"]), self.username]
             line = subprocess.run(command, input=self.password, capture_output=True, text=True, check=True).stdout
@@ -203,7 +205,7 @@ class Registry:
 
     def _start_on_free_port(self, program: Path) -> None:
         for attempt in range(1, PORT_ATTEMPTS + 1):
-            self.host = f"{LOOPBACK}:{free_port()}"
+            self.host = f"{self._address}:{free_port()}"
             config = self.directory / "config.yml"
             config.write_text(yaml.safe_dump(self._configuration(), sort_keys=False))
             # Without the variable it tries to send traces to a collector.

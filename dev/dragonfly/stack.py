@@ -99,9 +99,9 @@ class DragonflyStack:
         if self._children:
             raise RuntimeError("this Dragonfly is already running")
         ensure_packages()
-        programs = locate()
+        self.programs = locate()
         try:
-            self._prepare(programs)
+            self._prepare(self.programs)
             for step, action in self._start_steps():
                 started = time.monotonic()
                 action()

@@ -7,11 +7,15 @@ from collections.abc import Mapping, Sequence
 import httpx
 
 from modelswarm.api.p2ptask import P2PTask
+from modelswarm.backends.bittorrent.engine import BitTorrent
+from modelswarm.backends.bittorrent.nodes import Nodes
 from modelswarm.backends.direct import Direct
 from modelswarm.backends.dragonfly.client import ManagerClient
 from modelswarm.backends.dragonfly.engine import Dragonfly
 from modelswarm.backends.dragonfly.images import Images
 from modelswarm.backends.dragonfly.reasons import DragonflyError, DragonflyReason
+from modelswarm.backends.dragonfly.seeds import Seeds
+from modelswarm.backends.dragonfly.wire import GrpcWire
 from modelswarm.backends.engine import EngineBackend
 from modelswarm.content.credentials import RegistryAuth
 from modelswarm.content.endpoints import Endpoints
@@ -26,11 +30,17 @@ NODES_SECONDS = 300.0
 """How long the nodes' platforms are good for."""
 
 
-def engines(world: World, http: httpx.AsyncClient, endpoints: Endpoints, resolver: Resolver) -> list[EngineBackend]:
-    """In the order in which ``Auto`` tries them. ``Direct`` serves everything and stands last."""
+def engines(
+    world: World, http: httpx.AsyncClient, endpoints: Endpoints, resolver: Resolver, nodes: Nodes | None = None
+) -> list[EngineBackend]:
+    """In the order in which ``Auto`` tries them. ``Direct`` serves everything and stands last.
+
+    ``nodes`` are those with agents, where agents are installed.
+    """
+    found: list[EngineBackend] = [] if nodes is None else [BitTorrent(nodes)]
     settings = world.settings.dragonfly()
     if settings is None:
-        return [Direct()]
+        return [*found, Direct()]
 
     async def auths(task: P2PTask) -> Mapping[str, RegistryAuth]:
         # One that cannot be read is no obstacle: the image may be public, and if not, the manager will say so.
@@ -38,7 +48,8 @@ def engines(world: World, http: httpx.AsyncClient, endpoints: Endpoints, resolve
 
     images = Images(http, endpoints, settings, resolver.resolve_image, auths, NodePlatforms(world))
     client = ManagerClient(http, settings.manager_url, lambda: read_token(world))
-    return [Dragonfly(client, settings, endpoints, images, clock=world.clock), Direct()]
+    seeds = Seeds(settings.schedulers, GrpcWire())
+    return [Dragonfly(client, settings, endpoints, images, seeds, clock=world.clock), *found, Direct()]
 
 
 async def read_token(world: World) -> str:

@@ -22,6 +22,9 @@
     │   └── Unavailable               no answer, 429 or 5xx                                 (retried)
     ├── EngineError                   an engine could not be asked or did not understand; carries a typed reason
     ├── LoadError                     the model-loader could not put a file in place; carries a typed reason
+    ├── SwarmError                    the node's BitTorrent swarm cannot do what it was asked
+    │   ├── BadMetainfo               from a peer: damaged, hostile, or of other content
+    │   └── CannotListen              the port is taken, or the address is not this machine's
     └── SettingsError                 the process was started with a configuration that cannot work
 
 Whether an error is worth a retry is decided here, where it is made, never from the text of a message.
@@ -180,3 +183,19 @@ class LoadError(ModelswarmError):
 
 class SettingsError(ModelswarmError):
     """A process was started with settings that cannot work; the message names the variable and what it should be."""
+
+
+class SwarmError(ModelswarmError):
+    """The swarm cannot do what it was asked. What peers do shows as events instead."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class BadMetainfo(SwarmError):
+    """Metadata from a peer that is damaged, hostile, or not of the content that is wanted."""
+
+
+class CannotListen(SwarmError):
+    """The port is taken, or the address is not this machine's."""

@@ -74,6 +74,8 @@ class Outcome:
 
 TaskCounts = Callable[[], Mapping[tuple[str, str], int]]
 """How many P2PTasks there are by (phase, engine)."""
+ReaderCounts = Callable[[], tuple[int, int]]
+"""How many loaders read the origin in an engine's place, and how many wait for their turn."""
 
 
 class Metrics:
@@ -118,6 +120,10 @@ class Metrics:
     def watch_tasks(self, counts: TaskCounts) -> None:
         """Show the P2PTasks by phase and engine; ``counts`` is called for each scrape, in the server's thread."""
         self._live.tasks = counts
+
+    def watch_readers(self, counts: ReaderCounts) -> None:
+        """Show the loaders at the turnstile; ``counts`` is called for each scrape, in the server's thread."""
+        self._live.readers = counts
 
     @contextmanager
     def reconcile(self, controller: str) -> Iterator[Outcome]:
@@ -166,6 +172,7 @@ class _LiveCollector(Collector):
     def __init__(self) -> None:
         self.queues: dict[str, QueueSize] = {}
         self.tasks: TaskCounts | None = None
+        self.readers: ReaderCounts | None = None
 
     def collect(self) -> Iterable[Metric]:
         depth = GaugeMetricFamily("modelswarm_workqueue_depth", "Keys that are due", labels=["controller"])
@@ -188,3 +195,7 @@ class _LiveCollector(Collector):
             for (phase, engine), count in sorted(self.tasks().items()):
                 tasks.add_metric([phase, engine], count)
             yield tasks
+        if self.readers is not None:
+            reading, waiting = self.readers()
+            yield GaugeMetricFamily("modelswarm_origin_readers", "Loaders that hold a permit", value=reading)
+            yield GaugeMetricFamily("modelswarm_origin_readers_waiting", "Loaders that wait for one", value=waiting)

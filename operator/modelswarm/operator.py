@@ -19,9 +19,11 @@ import httpx
 import kopf
 
 from modelswarm import logs
+from modelswarm.backends.bittorrent.nodes import Nodes
 from modelswarm.content.endpoints import Endpoints
 from modelswarm.content.resolve import Resolver
 from modelswarm.controllers import watching
+from modelswarm.controllers.agents import AgentWatch
 from modelswarm.controllers.cluster import ClusterWatch
 from modelswarm.controllers.model import ModelController
 from modelswarm.controllers.p2ptask import TaskController
@@ -32,14 +34,16 @@ from modelswarm.controllers.world import World, utc_now
 from modelswarm.engines import engines
 from modelswarm.errors import ModelswarmError, SettingsError
 from modelswarm.health import Health
-from modelswarm.kube.auth import Login, load_configuration, login_handler, open_client
+from modelswarm.kube.auth import load_configuration, open_client
 from modelswarm.kube.client import KubeClient
 from modelswarm.kube.events import EventRecorder
 from modelswarm.kube.kinds import OPENMODEL, P2PTASK, PLAYGROUND, Kind
 from modelswarm.kube.lease import LeaderElection
+from modelswarm.kube.login import Login, login_handler
 from modelswarm.kube.store import Store
 from modelswarm.metrics import Metrics
 from modelswarm.settings import OperatorSettings
+from modelswarm.turnstile_server import TurnstileServer
 
 logger = logging.getLogger(__name__)
 
@@ -82,11 +86,17 @@ async def run(settings: OperatorSettings) -> int:
             stack.push_async_callback(health.stop)
         if settings.metrics_port >= 0:
             logger.info("metrics on port %d", metrics.serve(settings.metrics_port))
+        turnstile = TurnstileServer(settings.origin_readers)
+        if settings.turnstile_url is not None:
+            logger.info("turnstile on port %d", await turnstile.start(settings.turnstile_port))
+            stack.push_async_callback(turnstile.stop)
+            metrics.watch_readers(turnstile.counts)
         health.ready, health.state = True, "standing by"
         lost = await stack.enter_async_context(_leadership(election, stop))
         if stop.is_set():
             return 0
         metrics.leader.set(1)
+        turnstile.lead()
         health.ready, health.state = False, "listing"
         return await _lead(settings, login_handler(configuration), parts, health, stop, lost)
 
@@ -100,6 +110,8 @@ class _Parts:
     jobs: PinJobs
     controllers: tuple[Controller, Controller, Controller]
     routes: list[watching.Watch]
+    nodes: Nodes | None
+    """Those with agents, where agents are installed."""
 
     def wake_all(self, kind: Kind) -> None:
         """Look at every object of a kind again."""
@@ -120,7 +132,9 @@ async def _assemble(settings: OperatorSettings, kube: KubeClient, metrics: Metri
         pinner = Pinner(world, resolver)
         wake_task: list[Controller] = []
         jobs = PinJobs(pinner.pin, lambda key: wake_task[0].queue.add(key))
-        task_controller = TaskController(world, engines(world, http, endpoints, resolver), pinner, jobs)
+        nodes = Nodes(store) if settings.agent_root is not None else None
+        backends = engines(world, http, endpoints, resolver, nodes)
+        task_controller = TaskController(world, backends, pinner, jobs)
 
         def controller(name: str, reconcile: Reconcile, kind: Kind) -> Controller:
             return Controller(
@@ -138,8 +152,9 @@ async def _assemble(settings: OperatorSettings, kube: KubeClient, metrics: Metri
         task = controller("p2ptask", task_controller.reconcile, P2PTASK)
         wake_task.append(task)
         metrics.watch_tasks(lambda: watching.task_counts(store))
-        routes = watching.watches(store, model.queue, playground.queue, task.queue)
-        yield _Parts(world, watching.Lists(kube, store), jobs, (model, playground, task), routes)
+        routes = watching.watches(store, model.queue, playground.queue, task.queue, agents=nodes is not None)
+        kinds = watching.WATCHED if nodes is None else watching.WATCHED_WITH_AGENTS
+        yield _Parts(world, watching.Lists(kube, store, kinds), jobs, (model, playground, task), routes, nodes)
 
 
 def _election(settings: OperatorSettings, kube: KubeClient) -> LeaderElection:
@@ -191,6 +206,9 @@ async def _lead(
         clock=utc_now,
     )
     await cluster.look()
+    agents = _agent_watch(settings, parts)
+    if agents is not None:
+        await agents.look()
     filling = asyncio.create_task(parts.lists.fill(), name="fill")
     await _first(stop.wait(), lost.wait(), filling)
     if not filling.done():
@@ -206,6 +224,7 @@ async def _lead(
         *controllers,
         asyncio.create_task(world.events.run(), name="events"),
         asyncio.create_task(cluster.run(), name="cluster"),
+        *([asyncio.create_task(agents.run(), name="agents")] if agents is not None else []),
         asyncio.create_task(parts.lists.run(settings.resync_seconds), name="lists"),
     ]
     for kind in (OPENMODEL, PLAYGROUND, P2PTASK):
@@ -239,6 +258,18 @@ async def _lead(
         if isinstance(result, Exception) and not isinstance(result, asyncio.CancelledError):
             logger.error("ended with %s: %s", type(result).__name__, result)
     return code
+
+
+def _agent_watch(settings: OperatorSettings, parts: _Parts) -> AgentWatch | None:
+    if parts.nodes is None:
+        return None
+    return AgentWatch(
+        parts.world.kube,
+        parts.nodes,
+        namespace=settings.agent_namespace,
+        service=settings.agent_service,
+        changed=lambda: parts.wake_all(P2PTASK),
+    )
 
 
 async def _drain(parts: _Parts, events: EventRecorder, controllers: Sequence[asyncio.Task[None]]) -> None:

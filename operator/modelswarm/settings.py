@@ -5,7 +5,7 @@ Every field ``some_field`` is the variable ``MODELSWARM_SOME_FIELD`` and the fla
 
 import argparse
 from collections.abc import Mapping, Sequence
-from typing import get_origin
+from typing import Annotated, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -68,6 +68,29 @@ class OperatorSettings(BaseModel):
     dragonfly_allow_gated: bool = Field(
         default=False, description="true: files that need a token go through Dragonfly too, which guards them no more"
     )
+    dragonfly_schedulers: dict[int, Annotated[str, Field(pattern=r"^[^/@\s]+:\d{1,5}$")]] = Field(
+        default_factory=dict,
+        description="comma-separated CLUSTER=HOST:PORT of schedulers (gRPC), for a quicker Ready; empty: manager only",
+    )
+    dragonfly_check_seconds: float = Field(
+        default=1800, ge=0, description="how often to look whether seed peers still have what they had; 0: never"
+    )
+    agent_root: str | None = Field(
+        default=None,
+        pattern=r"^/[^/]",
+        description="where the node agents keep models on every node (their MODEL_DIR); empty: no engine BitTorrent",
+    )
+    agent_namespace: str = Field(default="ome", description="namespace of the node agents and their headless Service")
+    agent_service: str = Field(default="ome-peers", description="the node agents' headless Service")
+    origin_readers: int = Field(
+        default=2, ge=1, description="loaders that read the origin at once when the engine has failed them"
+    )
+    turnstile_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^/?#@\s]+$",
+        description="URL at which loaders reach the turnstile; empty: they read the origin when they like",
+    )
+    turnstile_port: int = Field(default=8082, ge=0, description="where the turnstile listens, if it has a URL; 0: any")
     placement_copies: int = Field(default=2, ge=1, description="on how many nodes a model task keeps the bytes")
     stall_seconds: float = Field(default=300, gt=0, description="no newly verified byte for so long: fall back")
     fallback_after_seconds: float = Field(
@@ -134,6 +157,8 @@ class OperatorSettings(BaseModel):
             platforms=self.dragonfly_platforms,
             image_hosts=self.dragonfly_image_hosts,
             allow_gated=self.dragonfly_allow_gated,
+            schedulers=self.dragonfly_schedulers,
+            check_seconds=self.dragonfly_check_seconds,
         )
 
 
@@ -147,6 +172,6 @@ def _parse(value: str, kind: object, name: str) -> object:
         return tuple(parts)
     if kind is dict:
         if not all("=" in part for part in parts):
-            raise SettingsError(f"--{name.replace('_', '-')}: write HOST=URL[,HOST=URL...], not {value!r}")
+            raise SettingsError(f"--{name.replace('_', '-')}: write NAME=VALUE[,NAME=VALUE...], not {value!r}")
         return dict(part.split("=", 1) for part in parts)
     return value

@@ -1,7 +1,7 @@
 """Fixtures of the tests on the real Dragonfly: ``make test-dragonfly``.
 
 ``dragonfly`` is one for all tests: a test that kills a part of it starts it again. ``origin`` is the hub stand-in with
-one model of large and small files.
+one model of large and small files. ``bench`` has all that tests with an operator need, and a hub of its own.
 """
 
 from collections.abc import Iterator
@@ -9,8 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from dev.controlplane import ControlPlane
 from dev.dragonfly.stack import DragonflyStack
 from dev.hub import Hub, HubThread, Repository, make_model
+from dev.installation import NAMESPACE, install
+from tests.dragonfly.support import Bench, History
+from tests.dragonfly.support.bench import TOKEN_SECRET
+from tests.integration.support.api import Api
 
 # The first start on a machine may have to build the programs, which takes half an hour.
 BUILD_TIMEOUT = 5400
@@ -54,3 +59,21 @@ def origin(_origin: HubThread) -> Iterator[Hub]:
     """The hub; its faults and counts are reset after the test."""
     yield _origin.hub
     _origin.hub.reset()
+
+
+@pytest.fixture(scope="session")
+def plane() -> Iterator[ControlPlane]:
+    """A control plane with modelswarm's CRDs and rights, and no operator."""
+    with ControlPlane(scheduler=False) as running:
+        install(running)
+        yield running
+
+
+@pytest.fixture(scope="module")
+def bench(plane: ControlPlane, dragonfly: DragonflyStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    with Api(plane) as api, Api(plane) as eye, HubThread(Hub()) as running:
+        with History(lambda: eye.all("P2PTask", NAMESPACE)) as history:
+            bench = Bench(plane, api, dragonfly, running.hub, tmp_path_factory.mktemp("bench"), history)
+            bench.secret(TOKEN_SECRET, {"token": dragonfly.token})
+            yield bench
+        bench.clean()

@@ -10,11 +10,12 @@ import pytest
 from dev.controlplane import ControlPlane
 from modelswarm.api.meta import JsonObject
 from modelswarm.errors import Conflict, Forbidden, Invalid, NotFound, Unavailable
-from modelswarm.kube.auth import load_configuration, login_handler, open_client
+from modelswarm.kube.auth import load_configuration, open_client
 from modelswarm.kube.client import PAGE, KubeClient
 from modelswarm.kube.events import EventRecorder
 from modelswarm.kube.key import Key
 from modelswarm.kube.kinds import CONFIGMAP, EVENT, NODE, OPENMODEL, P2PTASK, SECRET
+from modelswarm.kube.login import login_handler
 from modelswarm.kube.objects import metadata
 from modelswarm.kube.store import Store
 from modelswarm.metrics import Metrics

@@ -68,7 +68,7 @@ def test_what_cannot_work_is_named_by_flag_and_variable(argv: list[str], environ
 
 
 def test_a_map_says_how_to_write_it() -> None:
-    with pytest.raises(SettingsError, match=r"--registries: write HOST=URL\[,HOST=URL\.\.\.\], not 'docker\.io'"):
+    with pytest.raises(SettingsError, match=r"--registries: write NAME=VALUE\[,NAME=VALUE\.\.\.\], not 'docker\.io'"):
         OperatorSettings.load(["--registries", "docker.io"], {})
 
 

@@ -17,6 +17,8 @@ TASKS = "modelswarm.io/p2ptasks"
 """On a Deployment: comma-separated names of the model tasks that its template came from; they are kept meanwhile."""
 TASK = "modelswarm.io/p2ptask"
 """On what a P2PTask owns (manifest shards): the task's name."""
+CONTENTS = "modelswarm.io/contents"
+"""On pods of a Playground: comma-separated digests of the models that a node's agent should have for them."""
 MANAGED_BY = "app.kubernetes.io/managed-by"
 MANAGER = "modelswarm"
 """Field manager of every write, and value of the managed-by label."""
@@ -40,3 +42,8 @@ OSS_SECRET = "oss-access-secret"
 OSS_SECRET_KEYS = ("OSS_ACCESS_KEY_ID", "OSS_ACCESS_KEY_SECRET")
 AWS_SECRET = "aws-access-secret"
 AWS_SECRET_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+
+
+def content_label(digest: str) -> str:
+    """On a Node while its agent has the content with this manifest digest, complete; the value is ``Ready``."""
+    return f"content.modelswarm.io/{digest.removeprefix('sha256:')[:16]}"

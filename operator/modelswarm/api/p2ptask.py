@@ -117,6 +117,9 @@ class Resolved(ApiModel):
     """Number of files or layers."""
     bytes: int
     """Sum of their sizes."""
+    public: bool | None = None
+    """For a model of a hub: whether its files can be read without credentials. Asked once, when it was pinned. Absent
+    where the origin did not say, and such files are treated as if they could not."""
 
 
 class ManifestReference(ApiModel):
@@ -155,7 +158,8 @@ class DragonflyJob(ApiModel):
     cluster: int
     """The scheduler cluster that it runs on."""
     state: str
-    """The manager's own word for its state, or REFUSED, LOST (not to be waited for), GONE (lost and removed)."""
+    """The manager's own word for its state, or REFUSED, LOST (not to be waited for), GONE (lost and removed), CONFIRMED
+    (seed peers have all of its files, whatever the manager says of it)."""
     attempt: int
     """1 for the first job with these files on this cluster."""
     submitted_at: Time
@@ -232,6 +236,8 @@ class DragonflyStatus(ApiModel):
     """The highest attempt of which a job has failed."""
     complete: bool = False
     """Every file is confirmed in every cluster, and nothing is left at the manager that has to go."""
+    renewals: int = 0
+    """How often it was begun anew after it had been complete, because seed peers had lost files."""
     ineffective: bool = False
     """For an image: the manager cannot bring layers under the ids that the nodes ask for, so it is left alone."""
     examples: Annotated[tuple[DragonflyTaskID, ...], Bounds(max_items=3)] = ()
@@ -289,6 +295,8 @@ class P2PTaskStatus(ApiModel):
     """Failed attempts before the first Ready; compared with 'backoffLimit'."""
     progress: Progress = Progress()
     display: TaskDisplay = TaskDisplay()
+    nodes: Annotated[tuple[str, ...], Bounds(max_items=5000)] = ()
+    """Engine BitTorrent: the nodes that were chosen to hold the copies; absent while all matching nodes are."""
     dragonfly: DragonflyStatus | None = None
     """Jobs at the Dragonfly manager, while that engine is at work."""
     failures: Annotated[tuple[NodeFailure, ...], Bounds(max_items=20)] = ()
@@ -327,7 +335,7 @@ class P2PTask(Resource):
         Column("Revision", ".status.resolved.revision", priority=1),
         Column("Message", ".status.display.message", priority=1),
     )
-    SELECTABLE: ClassVar[tuple[str, ...]] = (".spec.engine", ".status.phase")
+    SELECTABLE: ClassVar[tuple[str, ...]] = (".spec.engine", ".status.phase", ".status.engine")
     RULES: ClassVar[tuple[Rule, ...]] = (rules.NAME_FITS_LABEL,)
 
     spec: P2PTaskSpec

@@ -30,10 +30,11 @@ def _section(kind: type[Resource]) -> Iterator[str]:
     yield "| field | type | default | description |"
     yield "|---|---|---|---|"
     fields = {field.name: field for field in fields_of(kind)}
-    for part in ("spec", "status"):
+    parts = [part for part in ("spec", "status") if part in fields]
+    for part in parts:
         yield from _rows(part, fields[part].element, defaults=part == "spec")
     rules = [("metadata.name", rule) for rule in kind.RULES]
-    rules += [found for part in ("spec", "status") for found in _rules(part, fields[part].element)]
+    rules += [found for part in parts for found in _rules(part, fields[part].element)]
     yield ""
     if rules:
         yield "Admission rules:"

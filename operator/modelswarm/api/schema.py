@@ -19,13 +19,14 @@ from modelswarm.api.backendruntime import BackendRuntime
 from modelswarm.api.fields import Core, Element, IntOrWord, ListOf, MapOf, Scalar, Struct, describe, fields_of
 from modelswarm.api.markers import Bounds, Column, ListMap
 from modelswarm.api.meta import ApiModel, JsonObject, Resource
+from modelswarm.api.nodecache import NodeCache
 from modelswarm.api.openmodel import OpenModel
 from modelswarm.api.p2ptask import P2PTask
 from modelswarm.api.playground import Playground
 from modelswarm.api.reference import reference_page
 from modelswarm.api.rules import Rule
 
-KINDS: tuple[type[Resource], ...] = (OpenModel, Playground, BackendRuntime, P2PTask)
+KINDS: tuple[type[Resource], ...] = (OpenModel, Playground, BackendRuntime, P2PTask, NodeCache)
 
 _HEADER = "# Generated from operator/modelswarm/api by `make crds`; change it there.\n"
 _BOUNDS = {
@@ -82,17 +83,16 @@ def root_schema(kind: type[Resource]) -> JsonObject:
         # Named so that a rule about it can point there; the API server knows the rest of metadata by itself.
         "metadata": {"type": "object", "properties": {"name": {"type": "string"}}},
     }
-    for name in ("spec", "status"):
+    parts = [name for name in ("spec", "status") if name in fields]  # what only reports has no spec
+    for name in parts:
         properties[name] = {
             "description": fields[name].description,
             **schema_of(fields[name].element, defaults=name == "spec"),
         }
-    schema: JsonObject = {
-        "description": describe(kind),
-        "type": "object",
-        "required": ["spec"],
-        "properties": properties,
-    }
+    schema: JsonObject = {"description": describe(kind), "type": "object"}
+    if "spec" in parts:
+        schema["required"] = ["spec"]
+    schema["properties"] = properties
     return schema | _validations(kind.RULES)
 
 

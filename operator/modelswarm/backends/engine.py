@@ -49,6 +49,8 @@ class Observation:
     degraded: tuple[str, str] | None = None
     """Reason and message, where it works but not as asked."""
     dragonfly: DragonflyStatus | None = None
+    nodes: tuple[str, ...] = ()
+    """Where the copies should be, if the engine chose a number of nodes."""
     holds: bool = False
     """Something must be given back before the task may go (a finalizer is kept while this is so)."""
     poll_after: float | None = None
@@ -63,8 +65,11 @@ class EngineBackend(Protocol):
 
     name: Engine
 
-    def serves(self, task: P2PTask) -> bool:
-        """Whether this engine can spread this kind of content (``Auto`` takes the next one otherwise)."""
+    def serves(self, task: P2PTask) -> bool | None:
+        """Whether this engine can spread this kind of content (``Auto`` takes the next one otherwise).
+
+        None: that cannot be said before the task is pinned.
+        """
 
     async def ensure(self, task: P2PTask, manifest: ManifestReader, credentials: Credentials | None) -> Observation:
         """Make it so, and say how far it is. Raises ``EngineError``."""

@@ -69,6 +69,7 @@ async def fetch(
     auth: tuple[str, str] | None = None,
     follow_redirects: bool = True,
     max_bytes: int = MAX_BYTES,
+    attempts: int = ATTEMPTS,
 ) -> Reply:
     """Ask, and again up to twice within about two seconds if the connection fails or the answer is 5xx.
 
@@ -80,13 +81,13 @@ async def fetch(
     """
     client_auth = httpx.BasicAuth(*auth) if auth else None
     try:
-        attempts = tenacity.AsyncRetrying(
-            stop=tenacity.stop_after_attempt(ATTEMPTS),
+        retrying = tenacity.AsyncRetrying(
+            stop=tenacity.stop_after_attempt(attempts),
             wait=tenacity.wait_random_exponential(multiplier=0.2, max=1.0),
             retry=tenacity.retry_if_exception_type((httpx.TransportError, _ServerError)),
             reraise=True,
         )
-        async for attempt in attempts:
+        async for attempt in retrying:
             with attempt:
                 request = http.build_request(method, url, headers=headers, data=data, timeout=TIMEOUT)
                 reply = await _send(http, request, client_auth, follow_redirects, max_bytes)

@@ -8,14 +8,14 @@ from urllib.parse import urlsplit
 import httpx
 
 from modelswarm.api.openmodel import HubName
-from modelswarm.content import huggingface, modelscope, registry
+from modelswarm.content import access, huggingface, modelscope, registry
 from modelswarm.content.credentials import Credentials, RegistryAuth, auth_for
 from modelswarm.content.endpoints import Endpoints
 from modelswarm.content.image import parse_reference
 from modelswarm.content.manifest import Manifest, OriginKind
 from modelswarm.content.singleflight import SingleFlight
 from modelswarm.content.source import HubSource, Provider, Source, StoreSource, identity
-from modelswarm.errors import InvalidReference, RateLimited
+from modelswarm.errors import ContentError, InvalidReference, RateLimited
 
 _T = TypeVar("_T")
 DigestSource = Literal["Hub", "Registry", "Store", "FirstRead"]
@@ -59,6 +59,7 @@ class Resolver:
         self._per_origin = per_origin
         self._manifests: SingleFlight[tuple[str, ...], Manifest] = SingleFlight(ttl=ttl, size=CACHED)
         self._digests: SingleFlight[tuple[str, ...], str] = SingleFlight(ttl=ttl, size=CACHED)
+        self._public: SingleFlight[tuple[str, ...], bool] = SingleFlight(ttl=ttl, size=CACHED)
         self._limits: dict[str, asyncio.Semaphore] = {}
         self._blocked: dict[tuple[str, str], tuple[float, str]] = {}
 
@@ -102,6 +103,23 @@ class Resolver:
         return await self._manifests.get(
             ("model", identity(source), asker), lambda: self._within_limits(host, asker, ask)
         )
+
+    async def is_public(self, manifest: Manifest) -> bool | None:
+        """Whether anybody may read the files of a hub's manifest: one request without credentials, never repeated.
+
+        None where the origin did not say (429, 5xx, no answer).
+        """
+        nobody = Credentials().fingerprint
+
+        async def ask() -> bool:
+            return await access.is_public(manifest, self._endpoints, self._http)
+
+        host = _host(access.probe_url(manifest, self._endpoints))
+        key = (manifest.origin.kind, manifest.origin.id, str(manifest.revision), manifest.digest)
+        try:
+            return await self._public.get(key, lambda: self._within_limits(host, nobody, ask))
+        except ContentError:
+            return None
 
     async def resolve_image(
         self, reference: str, platforms: Sequence[str], auths: Mapping[str, RegistryAuth]

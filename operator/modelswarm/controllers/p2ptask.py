@@ -67,8 +67,7 @@ class TaskController:
         return Result(requeue_after=min((wait for wait in waits if wait is not None), default=None))
 
     async def _observe(self, key: Key, task: P2PTask) -> Facts:
-        backend = self._choose(task)
-        engine = backend.name if backend is not None else task.spec.engine
+        engine = self._engine(task, self._choose(task))
         if task.spec.suspend:
             return Facts(engine)
         if (refused := _refusal(task)) is not None:
@@ -93,8 +92,10 @@ class TaskController:
                 update={"status": task.status.model_copy(update={"resolved": pin.resolved, "manifest": pin.manifest})}
             )
         )
+        # What the content turned out to be may decide on the engine.
+        backend = self._choose(pinned)
         return Facts(
-            engine,
+            self._engine(pinned, backend),
             retry_in=facts.retry_in,
             pin=pin,
             observation=await self._ensure(backend, pinned),
@@ -117,8 +118,18 @@ class TaskController:
         if wanted is Engine.AUTO:
             wanted = task.status.engine or Engine.AUTO
         if wanted is Engine.AUTO:
-            return next((engine for engine in self._engines if engine.serves(task)), None)
+            # One that cannot say yet is waited for: what stands behind it is second choice.
+            answers = ((engine, engine.serves(task)) for engine in self._engines)
+            first = next(((engine, answer) for engine, answer in answers if answer is not False), None)
+            return first[0] if first is not None and first[1] else None
         return next((engine for engine in self._engines if engine.name is wanted), None)
+
+    @staticmethod
+    def _engine(task: P2PTask, backend: EngineBackend | None) -> Engine | None:
+        """What the status calls it; None while ``Auto`` has not chosen."""
+        if backend is not None:
+            return backend.name
+        return None if task.spec.engine is Engine.AUTO else task.spec.engine
 
     async def _ensure(self, backend: EngineBackend | None, task: P2PTask) -> Observation:
         if backend is None:
@@ -129,7 +140,8 @@ class TaskController:
             )
         try:
             source = parse_source(task.spec.model.source) if task.spec.model is not None else None
-            needs_secret = source is not None and backend.name is not Engine.DIRECT
+            public = task.status.resolved is not None and task.status.resolved.public is True
+            needs_secret = source is not None and backend.name is not Engine.DIRECT and not public
             credentials = await read_credentials(self._world, task, source) if needs_secret and source else None
             observation = await backend.ensure(task, lambda: self._pinner.manifest(task), credentials)
         except (EngineError, TaskBlocked, ContentError) as error:

@@ -160,7 +160,7 @@ class Pinner:
         written = await self._read_shards(task)
         if written is not None:
             manifest, shards = written
-            return _pin_of(task, manifest, shards=shards)
+            return _pin_of(task, manifest, shards=shards, public=await self._is_public(task, manifest))
         manifest = await self._resolve_model(task)
         before = task.status.resolved
         if before is not None and before.digest != manifest.digest:
@@ -168,8 +168,9 @@ class Pinner:
                 f"the manifest was lost and the origin has changed since it was pinned ({before.digest} then); "
                 "delete the task to pin what is there now"
             )
+        public = await self._is_public(task, manifest)
         shards = await self._write_shards(task, manifest)
-        return _pin_of(task, manifest, shards=shards)
+        return _pin_of(task, manifest, shards=shards, public=public)
 
     async def manifest(self, task: P2PTask) -> Manifest:
         """The pinned manifest, from its ConfigMaps. Raises ``InvalidReference`` where it is not complete."""
@@ -227,6 +228,24 @@ class Pinner:
                 source.ignore_patterns,
             )
         return await self.resolver.resolve_model(source, credentials)
+
+    async def _is_public(self, task: P2PTask, manifest: Manifest) -> bool | None:
+        """Whether the pinned files can be read without credentials; None for object stores, and where nobody knows.
+
+        What was read without a token is public. A hub that does not answer the question (429, 5xx) leaves it open, and
+        that counts as "no" for the life of the task: the next engine only is slower, whereas a pin that failed for
+        this question would make a token worse than none. A new task asks again.
+        """
+        if task.status.resolved is not None:
+            return task.status.resolved.public
+        assert task.spec.model is not None
+        source = parse_source(task.spec.model.source)
+        if not isinstance(source, HubSource):
+            return None
+        credentials = await read_credentials(self.world, task, source)
+        if credentials is None or (credentials.hub_token or credentials.modelscope_token) is None:
+            return True
+        return await self.resolver.is_public(manifest)
 
     async def _read_shards(self, task: P2PTask) -> tuple[Manifest, int] | None:
         """The manifest that was written for this very task, and in how many shards; an incomplete one is removed."""
@@ -303,7 +322,7 @@ def manifest_name(task: P2PTask) -> str:
     return f"{task.metadata.name}-manifest"
 
 
-def _pin_of(task: P2PTask, manifest: Manifest, *, shards: int) -> Pin:
+def _pin_of(task: P2PTask, manifest: Manifest, *, shards: int, public: bool | None) -> Pin:
     return Pin(
         Resolved(
             revision=manifest.revision,
@@ -311,6 +330,7 @@ def _pin_of(task: P2PTask, manifest: Manifest, *, shards: int) -> Pin:
             digest_source=digest_source(manifest),
             files=len(manifest.files),
             bytes=manifest.bytes,
+            public=public,
         ),
         ManifestReference(name=manifest_name(task), shards=shards),
     )

@@ -110,7 +110,7 @@ class PlaygroundController:
         image_waits = [await self._image_wait(playground, name) for name in names]
         waits = tuple(wait for wait in chain(model_waits, image_waits) if wait is not None)
         tasks = [wait.task if wait is not None else None for wait in model_waits]
-        pinned = [pinned_model(playground, task) for task in tasks]
+        pinned = [pinned_model(playground, task, self._world.settings.agent_root) for task in tasks]
         return Plan(
             workload=render_workload(playground, runtime, models, operator, pinned),
             waits=waits,
@@ -185,6 +185,8 @@ class PlaygroundController:
             dragonfly_socket=DFDAEMON_SOCKET if dragonfly is not None else None,
             dragonfly_tag=dragonfly.tag if dragonfly is not None else "",
             dragonfly_application=dragonfly.application if dragonfly is not None else "",
+            dragonfly_allow_gated=dragonfly is not None and dragonfly.allow_gated,
+            turnstile_url=settings.turnstile_url,
         )
 
     def _gate_timeout(self, playground: Playground) -> float:

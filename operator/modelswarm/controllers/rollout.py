@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from modelswarm.api.conditions import PlaygroundReason
 from modelswarm.api.labels import MANAGED_BY, MANAGER, PLAYGROUND, TASKS, TEMPLATE_HASH
 from modelswarm.api.meta import JsonObject
-from modelswarm.api.p2ptask import P2PTask
+from modelswarm.api.p2ptask import Engine, P2PTask
 from modelswarm.api.playground import Playground
 from modelswarm.content.manifest import from_binary_data, shard_name
 from modelswarm.controllers.drift import Ownership, is_applied, ownership, stamped
@@ -17,6 +17,7 @@ from modelswarm.controllers.world import World
 from modelswarm.errors import Conflict, Forbidden, Invalid, InvalidReference, NotFound
 from modelswarm.kube.kinds import AUTOSCALER, CONFIGMAP, DEPLOYMENT, SERVICE, Kind
 from modelswarm.kube.objects import metadata
+from modelswarm.workload.nodemodel import NodeModel
 from modelswarm.workload.pod import PinnedModel
 from modelswarm.workload.render import Workload, service_name
 
@@ -175,11 +176,18 @@ def copy_names(playground: Playground, task: P2PTask) -> tuple[str, ...]:
     return tuple(shard_name(base, index) for index in range(reference.shards))
 
 
-def pinned_model(playground: Playground, task: P2PTask | None) -> PinnedModel | None:
-    """What the pod is told of a task's pin."""
+def pinned_model(playground: Playground, task: P2PTask | None, agent_root: str | None) -> PinnedModel | None:
+    """What the pod is told of a task's pin. ``agent_root`` is where node agents keep their models, if there are any."""
     if task is None or task.status.resolved is None:
         return None
-    return PinnedModel(revision=task.status.resolved.revision, manifests=copy_names(playground, task))
+    resolved = task.status.resolved
+    kept = agent_root is not None and task.status.engine is Engine.BITTORRENT
+    return PinnedModel(
+        resolved.revision,
+        copy_names(playground, task),
+        public=resolved.public is True,
+        node=NodeModel(agent_root, resolved.digest.removeprefix("sha256:")) if kept and agent_root else None,
+    )
 
 
 def _mounted_config_maps(deployment: JsonObject) -> set[str]:

@@ -53,7 +53,8 @@ class Policy:
 class Facts:
     """Everything a status follows from. What is not known is None or False."""
 
-    engine: Engine
+    engine: Engine | None
+    """None while ``Auto`` has not chosen: that may need to know what the content is."""
     refused: ContentError | None = None
     """The spec cannot be worked on at all."""
     resolving: bool = False
@@ -147,7 +148,8 @@ def advance(task: P2PTask, facts: Facts, policy: Policy, now: datetime) -> Decis
     if facts.refused is not None:
         draft.condition(TaskCondition.ACCEPTED, "False", facts.refused.reason, facts.refused.message)
         return _failed(draft, facts.refused.reason, facts.refused.message)
-    draft.condition(TaskCondition.ACCEPTED, "True", TaskReason.ACCEPTED, f"Engine {facts.engine}")
+    chosen = f"Engine {facts.engine}" if facts.engine is not None else "The engine is chosen when it is resolved"
+    draft.condition(TaskCondition.ACCEPTED, "True", TaskReason.ACCEPTED, chosen)
     return _within_deadline(draft, _pinned(draft, facts, policy))
 
 
@@ -252,6 +254,7 @@ def _observed(draft: _Draft, facts: Facts, observation: Observation, policy: Pol
         ready=observation.ready,
         failed=observation.failed,
         failures=observation.failures[:MAX_FAILURES],
+        nodes=observation.nodes,
         dragonfly=observation.dragonfly,
     )
     progress, moved = next_progress(status, observation, draft.now)

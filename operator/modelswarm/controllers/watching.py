@@ -15,6 +15,7 @@ import kopf
 
 from modelswarm.api.labels import MANAGED_BY, MANAGER, MODEL_NAME, PLAYGROUND, TASK, TASKS
 from modelswarm.api.meta import JsonObject
+from modelswarm.backends.bittorrent.nodes import contents_of
 from modelswarm.controllers.drift import controller_of
 from modelswarm.controllers.queue import Key, WorkQueue
 from modelswarm.controllers.runner import ReconcileContext, current_reconcile
@@ -25,6 +26,7 @@ from modelswarm.kube.kinds import (
     BACKENDRUNTIME,
     CONFIGMAP,
     DEPLOYMENT,
+    NODECACHE,
     OPENMODEL,
     P2PTASK,
     SERVICE,
@@ -40,6 +42,7 @@ from modelswarm.kube.store import Store
 logger = logging.getLogger(__name__)
 
 WATCHED = (OPENMODEL, BACKENDRUNTIME, PLAYGROUNDS, P2PTASK, DEPLOYMENT, SERVICE, AUTOSCALER, CONFIGMAP)
+WATCHED_WITH_AGENTS = (*WATCHED, NODECACHE)
 CHILDREN = frozenset({DEPLOYMENT, SERVICE, AUTOSCALER, CONFIGMAP})
 """Kinds of which only ours are watched: the label says so on both sides of the wire."""
 OURS = f"{MANAGED_BY}={MANAGER}"
@@ -65,14 +68,20 @@ def add_indexes(store: Store) -> None:
     store.index(PLAYGROUNDS, "model", _models_of)
     store.index(PLAYGROUNDS, "backend", lambda obj: [_backend_of(obj)])
     store.index(P2PTASK, "owner", lambda obj: [owner.uid] if (owner := controller_of(obj)) is not None else [])
+    store.index(P2PTASK, "content", _content_of)
     store.index(P2PTASK, "phase", lambda obj: [_phase_and_engine(obj)])
     store.index(DEPLOYMENT, "task", lambda obj: [name for name in _annotation(obj, TASKS).split(",") if name])
     store.index(CONFIGMAP, "task", lambda obj: _label_key(obj, TASK))
     store.index(CONFIGMAP, "playground", lambda obj: _label_key(obj, PLAYGROUND))
 
 
-def watches(store: Store, model: WorkQueue, playground: WorkQueue, task: WorkQueue) -> list[Watch]:
-    """Who hears what. One list per controller, so that each controller's dependencies can be read off here."""
+def watches(
+    store: Store, model: WorkQueue, playground: WorkQueue, task: WorkQueue, *, agents: bool = False
+) -> list[Watch]:
+    """Who hears what. One list per controller, so that each controller's dependencies can be read off here.
+
+    ``agents``: nodes have agents, which tell in NodeCaches how far they are.
+    """
 
     def users_of(kind: str, name: str) -> Iterable[Key]:
         return store.keys(PLAYGROUNDS, index=(kind, name))
@@ -89,6 +98,9 @@ def watches(store: Store, model: WorkQueue, playground: WorkQueue, task: WorkQue
 
     def own_playground(obj: JsonObject) -> Iterable[Key]:
         return [Key(key_of(obj).namespace, name)] if (name := _label(obj, PLAYGROUND)) else []
+
+    def tasks_of_cache(obj: JsonObject) -> Iterable[Key]:
+        return [key for content in contents_of(obj) for key in store.keys(P2PTASK, index=("content", content))]
 
     for_model = [
         Watch("model", OPENMODEL, model, lambda obj: [key_of(obj)]),
@@ -113,22 +125,25 @@ def watches(store: Store, model: WorkQueue, playground: WorkQueue, task: WorkQue
             lambda obj: [Key(key_of(obj).namespace, name)] if (name := _label(obj, TASK)) else [],
         ),
     ]
+    if agents:
+        for_task.append(Watch("p2ptask", NODECACHE, task, tasks_of_cache))
     return [*for_model, *for_playground, *for_task]
 
 
 class Lists:
     """Our own lists: at the start, on a schedule, and after kopf had to list a kind anew."""
 
-    def __init__(self, kube: KubePort, store: Store) -> None:
+    def __init__(self, kube: KubePort, store: Store, kinds: Sequence[Kind] = WATCHED) -> None:
         self._kube = kube
         self._store = store
+        self._kinds = tuple(kinds)
         self._due: dict[Kind, asyncio.TimerHandle] = {}
         self._running: set[asyncio.Task[None]] = set()
         self.routes: Sequence[Watch] = ()
 
     async def fill(self) -> None:
         """Everything that there is, before the first reconcile: nothing may look missing only because we are young."""
-        for kind in WATCHED:
+        for kind in self._kinds:
             self._store.replace_all(kind, await self._list_patiently(kind))
 
     async def _list_patiently(self, kind: Kind) -> Listing:
@@ -179,7 +194,7 @@ class Lists:
         """Everything anew, again and again: bounds what any lost event can cost."""
         while True:
             await asyncio.sleep(seconds)
-            for kind in WATCHED:
+            for kind in self._kinds:
                 await self._refresh_quietly(kind)
 
     async def stop(self) -> None:
@@ -265,6 +280,13 @@ def _label_key(obj: JsonObject, label: str) -> Iterable[str]:
 
 def _annotation(obj: JsonObject, annotation: str) -> str:
     return str((metadata(obj).get("annotations") or {}).get(annotation, ""))
+
+
+def _content_of(obj: JsonObject) -> list[str]:
+    """The digest that a task with engine BitTorrent is pinned to."""
+    status = obj.get("status")
+    resolved = status.get("resolved") if isinstance(status, dict) and status.get("engine") == "BitTorrent" else None
+    return [str(resolved["digest"])] if isinstance(resolved, dict) and "digest" in resolved else []
 
 
 def _phase_and_engine(obj: JsonObject) -> str:

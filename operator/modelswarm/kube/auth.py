@@ -1,15 +1,11 @@
-"""Where the API server is and who we are: one configuration for our own requests and for kopf's watches."""
+"""Where the API server is and who we are: one configuration for our own requests and for kopf's watches (login)."""
 
 import os
 from base64 import b64encode
-from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-import kopf
 from kubernetes_asyncio import config
 from kubernetes_asyncio.client import ApiClient, Configuration
 from kubernetes_asyncio.config import ConfigException
@@ -17,12 +13,8 @@ from kubernetes_asyncio.config.incluster_config import SERVICE_HOST_ENV_NAME, SE
 
 from modelswarm.errors import SettingsError
 
-KOPF_LOGIN_SECONDS = 600
-"""How long kopf uses a token before it asks again. Tokens in pods are renewed long before they end (an hour)."""
 POOL_SIZE = 64
 BEARER = "BearerToken"
-
-Login = Callable[..., Awaitable[kopf.ConnectionInfo]]
 
 
 async def load_configuration(kubeconfig: Path | None = None) -> Configuration:
@@ -73,22 +65,3 @@ async def auth_headers(configuration: Configuration) -> dict[str, str]:
         credentials = f"{configuration.username}:{configuration.password}".encode()
         return {"Authorization": f"Basic {b64encode(credentials).decode()}"}
     return {}
-
-
-def login_handler(configuration: Configuration) -> Login:
-    """What to register with ``kopf.on.login``: kopf gets our credentials and asks again before they get old."""
-
-    async def login(**_: Any) -> kopf.ConnectionInfo:
-        scheme, _space, token = (await auth_headers(configuration)).get("Authorization", "").partition(" ")
-        return kopf.ConnectionInfo(
-            server=str(configuration.host),
-            ca_path=configuration.ssl_ca_cert,
-            scheme=scheme or None,
-            token=token or None,
-            certificate_path=configuration.cert_file,
-            private_key_path=configuration.key_file,
-            proxy_url=configuration.proxy,
-            expiration=datetime.now(UTC) + timedelta(seconds=KOPF_LOGIN_SECONDS),
-        )
-
-    return login

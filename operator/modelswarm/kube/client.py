@@ -5,7 +5,8 @@ Its configuration, credentials and TLS are used, its request path is not: see do
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any
 from urllib.parse import urlencode
 
@@ -22,11 +23,14 @@ from modelswarm.kube.answers import error_for
 from modelswarm.kube.auth import auth_headers
 from modelswarm.kube.kinds import Kind, kind_of
 from modelswarm.kube.objects import key_of, metadata
-from modelswarm.kube.port import Listing
+from modelswarm.kube.port import Listing, WatchEvent
+from modelswarm.kube.stream import events
 from modelswarm.metrics import Metrics
 
 TIMEOUT = 30.0
 PAGE = 500
+WATCH_SECONDS = 300.0
+SILENCE = 150.0
 LIST_RESTARTS = 3
 ATTEMPTS = 4
 RETRY_BASE = 0.1
@@ -36,6 +40,8 @@ GONE = 410
 TOO_MANY_REQUESTS = 429
 
 JSON = "application/json"
+METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 JSON_PATCH = "application/json-patch+json"
 APPLY = "application/apply-patch+yaml"
 
@@ -172,6 +178,7 @@ class KubeClient:
         query: Mapping[str, str] | None = None,
         *,
         repeatable: bool = True,
+        accept: str | None = None,
     ) -> JsonObject:
         """One request with its retries. ``repeatable``: it does no harm if the server gets it twice."""
         text = f"{self._host}{path}?{urlencode(query)}" if query else self._host + path
@@ -179,7 +186,7 @@ class KubeClient:
         data = None if body is None else to_json(body)
 
         async def attempt() -> JsonObject:
-            return await self._send(verb, kind, method, url, data, content_type)
+            return await self._send(verb, kind, method, url, data, content_type, accept)
 
         def again(error: BaseException) -> bool:
             return isinstance(error, Unavailable) and _may_repeat(error, repeatable)
@@ -201,9 +208,18 @@ class KubeClient:
             raise Unavailable(f"no answer from the API server within {self._timeout:g} s") from None
 
     async def _send(
-        self, verb: str, kind: Kind, method: str, url: URL, data: bytes | None, content_type: str | None
+        self,
+        verb: str,
+        kind: Kind,
+        method: str,
+        url: URL,
+        data: bytes | None,
+        content_type: str | None,
+        accept: str | None,
     ) -> JsonObject:
         headers = await auth_headers(self._configuration)
+        if accept is not None:
+            headers["Accept"] = accept
         if content_type is not None:
             headers["Content-Type"] = content_type
         if method != "GET" and not self._may_write():
@@ -223,6 +239,44 @@ class KubeClient:
         found: JsonObject = from_json(answer)
         return found
 
+    async def watch(
+        self,
+        kind: Kind,
+        namespace: str | None = None,
+        *,
+        resource_version: str,
+        label_selector: str | None = None,
+        field_selector: str | None = None,
+        metadata_only: bool = False,
+        seconds: float = WATCH_SECONDS,
+    ) -> AsyncGenerator[WatchEvent, None]:
+        query = {
+            "watch": "1",
+            "resourceVersion": resource_version,
+            "allowWatchBookmarks": "true",
+            "timeoutSeconds": str(max(1, int(seconds))),
+            **_selection(label_selector, field_selector),
+        }
+        headers = await auth_headers(self._configuration)
+        if metadata_only:
+            headers["Accept"] = METADATA
+        url = URL(f"{self._host}{kind.path(namespace)}?{urlencode(query)}", encoded=True)
+        # The server sends a bookmark every minute, and ends the watch itself; a longer silence is a dead connection.
+        patience = aiohttp.ClientTimeout(total=seconds + self._timeout, sock_connect=self._timeout, sock_read=SILENCE)
+        try:
+            async with self._session.get(
+                url, headers=headers, allow_redirects=False, timeout=patience, **self._connection
+            ) as response:
+                self._metrics.api_request("watch", kind.kind, response.status)
+                if response.status != 200:
+                    raise error_for(response.status, response.headers, await response.read())
+                async with aclosing(events(response.content.iter_any(), kind)) as stream:
+                    async for event in stream:
+                        yield event
+        except (aiohttp.ClientError, TimeoutError) as error:
+            self._metrics.api_request("watch", kind.kind, 0)
+            raise Unavailable(f"the watch of {kind.plural} broke off ({type(error).__name__})") from None
+
     # Last, because within the class body the name means this method from here on.
     async def list(
         self,
@@ -231,22 +285,23 @@ class KubeClient:
         *,
         label_selector: str | None = None,
         field_selector: str | None = None,
+        metadata_only: bool = False,
     ) -> Listing:
-        query = {"limit": str(PAGE), "labelSelector": label_selector, "fieldSelector": field_selector}
+        query = {"limit": str(PAGE), **_selection(label_selector, field_selector)}
         for _ in range(LIST_RESTARTS):
             try:
-                return await self._pages(kind, namespace, {key: value for key, value in query.items() if value})
+                return await self._pages(kind, namespace, query, METADATA_LIST if metadata_only else None)
             except Unavailable as error:
                 if error.status != GONE:
                     raise
         raise Unavailable(f"the list of {kind.plural} changed faster than it could be read", status=GONE)
 
-    async def _pages(self, kind: Kind, namespace: str | None, query: dict[str, str]) -> Listing:
+    async def _pages(self, kind: Kind, namespace: str | None, query: dict[str, str], accept: str | None) -> Listing:
         listing, path = Listing(), kind.path(namespace)
         while True:
-            page: dict[str, Any] = await self._call("list", kind, "GET", path, query=query)
+            page: dict[str, Any] = await self._call("list", kind, "GET", path, query=query, accept=accept)
             for item in page.get("items") or ():
-                listing.append({"apiVersion": kind.api_version, "kind": kind.kind, **item})
+                listing.append({**item, "apiVersion": kind.api_version, "kind": kind.kind})
             meta = metadata(page)
             listing.resource_version = meta.get("resourceVersion") or ""
             if not meta.get("continue"):
@@ -259,6 +314,11 @@ def _connection_options(api_client: ApiClient) -> dict[str, Any]:
     rest = api_client.rest_client
     options = {"proxy": rest.proxy, "proxy_headers": rest.proxy_headers, "server_hostname": rest.server_hostname}
     return {name: value for name, value in options.items() if value}
+
+
+def _selection(label_selector: str | None, field_selector: str | None) -> dict[str, str]:
+    query = {"labelSelector": label_selector, "fieldSelector": field_selector}
+    return {name: value for name, value in query.items() if value}
 
 
 def _identity(obj: JsonObject) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The kinds that the operator touches, and where the API server keeps them."""
+"""The kinds that operator and agents touch, and where the API server keeps them."""
 
 from dataclasses import dataclass
 from urllib.parse import quote
@@ -32,6 +32,7 @@ class Kind:
 
 OPENMODEL = Kind("llmaz.io", "v1alpha1", "OpenModel", "openmodels", False)
 P2PTASK = Kind("llmaz.io", "v1alpha1", "P2PTask", "p2ptasks", True)
+NODECACHE = Kind("llmaz.io", "v1alpha1", "NodeCache", "nodecaches", False)
 PLAYGROUND = Kind("inference.llmaz.io", "v1alpha1", "Playground", "playgrounds", True)
 BACKENDRUNTIME = Kind("inference.llmaz.io", "v1alpha1", "BackendRuntime", "backendruntimes", False)
 DEPLOYMENT = Kind("apps", "v1", "Deployment", "deployments", True)
@@ -41,12 +42,18 @@ CONFIGMAP = Kind("", "v1", "ConfigMap", "configmaps", True)
 SECRET = Kind("", "v1", "Secret", "secrets", True)
 SERVICEACCOUNT = Kind("", "v1", "ServiceAccount", "serviceaccounts", True)
 NODE = Kind("", "v1", "Node", "nodes", False)
+POD = Kind("", "v1", "Pod", "pods", True)
+ENDPOINTSLICE = Kind("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", True)
 LEASE = Kind("coordination.k8s.io", "v1", "Lease", "leases", True)
 EVENT = Kind("events.k8s.io", "v1", "Event", "events", True)
+BASEMODEL = Kind("ome.io", "v1beta1", "BaseModel", "basemodels", True)
+"""OME's, as the next one; read by the agents where they exist."""
+CLUSTERBASEMODEL = Kind("ome.io", "v1beta1", "ClusterBaseModel", "clusterbasemodels", False)
 
 KINDS = (
     OPENMODEL,
     P2PTASK,
+    NODECACHE,
     PLAYGROUND,
     BACKENDRUNTIME,
     DEPLOYMENT,
@@ -56,8 +63,12 @@ KINDS = (
     SECRET,
     SERVICEACCOUNT,
     NODE,
+    POD,
+    ENDPOINTSLICE,
     LEASE,
     EVENT,
+    BASEMODEL,
+    CLUSTERBASEMODEL,
 )
 
 _BY_NAME = {(kind.api_version, kind.kind): kind for kind in KINDS}
@@ -69,4 +80,4 @@ def kind_of(obj: JsonObject) -> Kind:
     try:
         return _BY_NAME[name]  # type: ignore[index]  # whatever else it holds is simply not found
     except (KeyError, TypeError):
-        raise ValueError(f"{name[0]} {name[1]} is not a kind that the operator knows") from None
+        raise ValueError(f"{name[0]} {name[1]} is not a kind that modelswarm knows") from None

@@ -1,6 +1,8 @@
 """What the rest of the operator sees of the API server, so that a test can put something else in its place."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
 from modelswarm.api.meta import JsonObject
@@ -13,6 +15,24 @@ class Listing(list[JsonObject]):
     def __init__(self, objects: Sequence[JsonObject] = (), resource_version: str = "") -> None:
         super().__init__(objects)
         self.resource_version = resource_version
+
+
+class Change(StrEnum):
+    """What a watch tells of an object, in the API server's words."""
+
+    ADDED = "ADDED"
+    MODIFIED = "MODIFIED"
+    DELETED = "DELETED"
+    BOOKMARK = "BOOKMARK"
+    """Nothing happened up to this resourceVersion; the object has nothing else."""
+
+
+@dataclass(frozen=True, slots=True)
+class WatchEvent:
+    """``object`` is the new state; for DELETED the last one, with the resourceVersion of the deletion."""
+
+    change: Change
+    object: JsonObject
 
 
 class KubePort(Protocol):
@@ -29,7 +49,28 @@ class KubePort(Protocol):
         *,
         label_selector: str | None = None,
         field_selector: str | None = None,
-    ) -> Listing: ...
+        metadata_only: bool = False,
+    ) -> Listing:
+        """``metadata_only``: the server leaves out everything but ``metadata``."""
+        ...
+
+    def watch(
+        self,
+        kind: Kind,
+        namespace: str | None = None,
+        *,
+        resource_version: str,
+        label_selector: str | None = None,
+        field_selector: str | None = None,
+        metadata_only: bool = False,
+        seconds: float = 300.0,
+    ) -> AsyncGenerator[WatchEvent, None]:
+        """What happens after ``resource_version``, until the server ends the watch after about ``seconds``.
+
+        To be closed (``contextlib.aclosing``). Raises Unavailable with status 410 if that version is too old: list
+        again then.
+        """
+        ...
 
     async def apply(self, obj: JsonObject, *, force: bool = True) -> JsonObject:
         """Server-side apply: creates or changes the object so that we own exactly the fields in ``obj``.

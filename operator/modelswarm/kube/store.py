@@ -181,6 +181,10 @@ class Store:
             table.listed_at = version
         return sorted(changed, key=_order)
 
+    def versions(self, kind: Kind) -> dict[Key, str]:
+        """The resourceVersion of every known object."""
+        return {key: entry.version for key, entry in self._table(kind).entries.items()}
+
     def count(self, kind: Kind) -> int:
         return len(self._table(kind).entries)
 

@@ -8,9 +8,12 @@
         pin       manifest from the pod's volume, else resolved at the origin
         bring     one file: present? else part -> verified -> renamed
           part      what is on disk of it so far; the sink of a leg
+            ahead     what another program has written of it
           digests   following the part with a hash
           leg       the protocol of a source of bytes
             dfdaemon  the node's Dragonfly daemon
+              dfget     asked by Dragonfly's program
+              dfstream  asked by gRPC, with a token
             origin    the hub, over HTTP
             objects   an object store
           detours   why a leg was passed over

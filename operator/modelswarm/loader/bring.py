@@ -134,7 +134,14 @@ class _Fetch:
                 await self._fetch_all(group, attempts)
         except BaseExceptionGroup as errors:
             raise first_cause(errors) from None
-        return follower.result()
+        finally:
+            ahead = self._part.ahead
+            self._part.unwatch()
+        state = follower.result()
+        if ahead is not None and ahead.read and expected.verdict(state) is Verdict.WRONG:
+            # It was read while another program wrote it: only what lies there now can be held against that program.
+            state = await self._follow(expected)
+        return state
 
     async def _fetch_all(self, group: asyncio.TaskGroup, attempts: int) -> None:
         pending = deque(self._part.pending)
@@ -190,17 +197,21 @@ class _Fetch:
         while True:
             if epoch != part.epoch:
                 state, position, epoch = expected.hash(), 0, part.epoch
-            frontier = part.frontier
-            if position == frontier == part.size:
+            fd, end = part.readable()
+            if position == part.frontier == part.size:
                 return state
-            if position == frontier:
+            if position >= end:
                 await part.growth()
             elif state is None:
-                position = frontier
+                position = end
             else:
-                reached = await in_thread(hash_range, part.fd, state, position, min(position + SLICE, frontier))
+                reached = await in_thread(hash_range, fd, state, position, min(position + SLICE, end))
                 if reached == position and epoch == part.epoch:
-                    raise LoadError(Reason.STORAGE_ERROR, f"{self._file.path}: bytes that were written are not there")
+                    if fd == part.fd:
+                        raise LoadError(
+                            Reason.STORAGE_ERROR, f"{self._file.path}: bytes that were written are not there"
+                        )
+                    await part.growth()
                 position = reached
 
 

@@ -78,6 +78,7 @@ def _load(options: argparse.Namespace) -> int:
         bytes_by_source=meter.by_source if meter else {},
         unverified=meter.unverified if meter else 0,
         skipped=session.detours.texts() if session else {},
+        waited=session.turn.waited if session and session.turn else 0.0,
     )
     say(_last_line(summary))
     text = summary.to_json()

@@ -1,22 +1,16 @@
-"""The Dragonfly leg: the node's dfdaemon, asked by its own program ``dfget``, for files that anybody may have.
+"""The Dragonfly leg: the node's dfdaemon, which has a file, or gets it from a peer, or from the origin.
 
-``dfget`` gets the URL, tag and application with which the file was preheated, or it would arrive at another task id. It
-writes beside the part file; what it has written counts when its size is right, and then only as what is to be verified:
-``dfget`` checks no digest in this mode, and older versions end well with holes in the file.
-
-There is never a token: command lines are readable, and Dragonfly hands what it has to whoever knows the URL. The
-environment is not handed on either: it may hold secrets, and variables that change what ``dfget`` asks for.
+How it is asked is the business of a writer: ``dfget`` for what anybody may have, ``dfstream`` for what needs a token.
+Either writes beside the part file; what it has written counts when its size is right, and then only as what is to be
+verified: nobody checks a digest on the way, and older versions end well with holes in the file.
 """
 
-import asyncio
-import os
 import re
-import signal
 import stat
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Container, Iterable
 from enum import StrEnum
 from pathlib import Path
+from typing import Protocol
 
 from modelswarm.content.manifest import ManifestFile
 from modelswarm.loader.leg import Sink
@@ -26,15 +20,10 @@ from modelswarm.loader.threads import in_thread
 from modelswarm.loader.tree import BESIDE
 
 SMALL = 4 << 20
-"""Files up to this size go to the origin: a daemon fetches them from there anyway, preheated or not."""
-_KEPT_OUTPUT = 8192
-_REAP_SECONDS = 5.0
+"""Up to this size a file is one piece, and finding out who has it takes longer than getting it."""
+NEGLIGIBLE = 10_000
 _MOST_WORDS = 200
-
-_STYLE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://(?:[^\s/?#@\"']*@)?([^\s/?#\"'()<>\]]*)[^\s\"'()<>\]]*")
-_TELLING = ("Bad Status Code:", "Bad Code:", "Message:")
-_HEADLINE = "Failed!"
 
 
 class Why(StrEnum):
@@ -42,141 +31,96 @@ class Why(StrEnum):
 
     SOCKET_MISSING = "SocketMissing"
     PROGRAM_MISSING = "ProgramMissing"
+    GRPC_MISSING = "GrpcMissing"
+    """The image lacks the library with which a token can be handed to the daemon."""
     FAILED = "DfgetFailed"
+    REFUSED = "DaemonFailed"
     STALLED = "Stalled"
     TOO_SLOW = "TooSlow"
     WRONG_SIZE = "WrongSize"
 
 
+class Writer(Protocol):
+    """A way to have the daemon's bytes written to a file."""
+
+    @property
+    def name(self) -> str:
+        """Who it is, in messages."""
+
+    async def write(self, url: str, size: int, output: Path) -> None:
+        """Return when everything that came for ``url`` is at ``output``, each byte written once.
+
+        Raises ``Unserved``; nothing that it has started is left then, and neither when it is cancelled.
+        """
+
+
+def negligible(files: Iterable[ManifestFile]) -> frozenset[str]:
+    """Paths of the smallest files, as many as make up a ten-thousandth of the bytes.
+
+    The loaders of a hundred nodes take those from the origin for a hundredth of the model's size, and each of them
+    saves what the scheduler takes for a file that it has not heard of: a second.
+    """
+    ordered = sorted(files, key=lambda file: (file.size, file.path))
+    left = sum(file.size for file in ordered) // NEGLIGIBLE
+    paths: set[str] = set()
+    for file in ordered:
+        left -= file.size
+        if left < 0 or file.size > SMALL:
+            break
+        paths.add(file.path)
+    return frozenset(paths)
+
+
 class Dfdaemon:
-    """``url_of`` gives a file's address at the hub, at the pinned commit, as it was preheated."""
+    """``url_of`` gives a file's address at the hub, at the pinned commit, as it was preheated.
+
+    Files in ``left_out`` (paths) are not asked for.
+    """
 
     name = "dfdaemon"
     splittable = False
 
-    def __init__(self, settings: DfdaemonSettings, url_of: Callable[[str], str]) -> None:
+    def __init__(
+        self,
+        settings: DfdaemonSettings,
+        url_of: Callable[[str], str],
+        writer: Writer,
+        left_out: Container[str] = frozenset(),
+    ) -> None:
         self._settings = settings
         self._url_of = url_of
+        self._writer = writer
+        self._left_out = left_out
 
     def serves(self, file: ManifestFile) -> bool:
-        """Not what is small, and not what could not be verified."""
-        return file.size > SMALL and file.digest is not None
+        """Not what could not be verified."""
+        return file.digest is not None and file.size > 0 and file.path not in self._left_out
 
     async def fetch(self, file: ManifestFile, sink: Sink, start: int, end: int) -> None:
         socket = self._settings.socket
-        if not _is_socket(socket):
+        if not is_socket(socket):
             raise Unserved(Why.SOCKET_MISSING, f"there is no socket {socket}: no dfdaemon on this node")
         output = sink.path.with_name(sink.path.name + BESIDE)
         await in_thread(output.unlink, missing_ok=True)
+        sink.growing(output)
         try:
-            await self._run(file, output)
+            await self._writer.write(self._url_of(file.path), file.size, output)
             size = _size(output)
             if size != file.size:
-                raise Unserved(Why.WRONG_SIZE, f"dfget wrote {size} bytes instead of {file.size}")
+                raise Unserved(Why.WRONG_SIZE, f"{self._writer.name} wrote {size} bytes instead of {file.size}")
             output.replace(sink.path)
         finally:
             await in_thread(output.unlink, missing_ok=True)
         await sink.filled()
 
-    def limit(self, size: int) -> float:
-        """How long a file of ``size`` bytes may take, in seconds."""
-        return self._settings.stall + size / self._settings.slowest
 
-    def command(self, file: ManifestFile, output: Path) -> list[str]:
-        """The command line of ``dfget``."""
-        settings = self._settings
-        identity = [f"--tag={settings.tag}"] if settings.tag else []
-        identity += [f"--application={settings.application}"] if settings.application else []
-        return [
-            settings.program,
-            "--transfer-from-dfdaemon",
-            "--no-progress",
-            f"--endpoint={settings.socket}",
-            f"--timeout={int(self.limit(file.size)) + 1}s",
-            *identity,
-            f"--output={output}",
-            self._url_of(file.path),
-        ]
-
-    async def _run(self, file: ManifestFile, output: Path) -> None:
-        """Return when ``dfget`` has ended well; otherwise it is dead and ``Unserved`` says why."""
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *self.command(file, output),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.STDOUT,
-                env={name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ},
-                start_new_session=True,
-            )
-        except OSError as error:
-            why = error.strerror or type(error).__name__
-            raise Unserved(Why.PROGRAM_MISSING, f"{self._settings.program} cannot be run: {why}") from error
-        assert process.stdout is not None
-        heard = bytearray()
-        listener = asyncio.create_task(_listen(process.stdout, heard))
-        try:
-            await self._watch(process, output, file.size)
-        finally:
-            await _end(process)
-            await asyncio.wait([listener], timeout=1.0)
-            listener.cancel()
-        if process.returncode != 0:
-            raise Unserved(Why.FAILED, complaint(bytes(heard), process.returncode))
-
-    async def _watch(self, process: asyncio.subprocess.Process, output: Path, size: int) -> None:
-        """Return when it has ended. The file is as long as it will be from the start; its time shows progress."""
-        settings, loop = self._settings, asyncio.get_running_loop()
-        ended = loop.create_task(process.wait())
-        began = moved = loop.time()
-        seen: int | None = None
-        while True:
-            await asyncio.wait([ended], timeout=min(settings.stall / 4, 1.0))
-            if ended.done():
-                return
-            now, written = loop.time(), _written(output)
-            if written != seen:
-                seen, moved = written, now
-            if now - moved >= settings.stall:
-                raise Unserved(Why.STALLED, f"dfget wrote nothing for {settings.stall:.0f} s")
-            if now - began >= self.limit(size):
-                raise Unserved(Why.TOO_SLOW, f"dfget was not done after {self.limit(size):.0f} s")
+def shown(text: str) -> str:
+    """What the daemon said, short, and of URLs only the host (a CDN's are signed)."""
+    words = _URL.sub(r"\1", " ".join(text.split()))
+    return words if len(words) <= _MOST_WORDS else words[: _MOST_WORDS - 3] + "..."
 
 
-def complaint(output: bytes, code: int | None) -> str:
-    """What ``dfget`` said, in one short line, without the headers and URLs that it prints (a CDN's are signed)."""
-    told: list[str] = []
-    for line in _STYLE.sub("", output.decode(errors="replace")).splitlines():
-        text = " ".join(line.split())
-        if text.startswith(("Header:", "Details:")):
-            break
-        if text.startswith(_TELLING) or text.endswith(_HEADLINE):
-            told.append(_URL.sub(r"\1", text.removeprefix("Message:").strip(" ,")))
-    ended = f"dfget was killed by signal {-code}" if code is not None and code < 0 else f"dfget ended with code {code}"
-    words = ", ".join(told)
-    if len(words) > _MOST_WORDS:
-        words = words[: _MOST_WORDS - 3] + "..."
-    return f"{ended}: {words}" if words else ended
-
-
-async def _listen(stream: asyncio.StreamReader, heard: bytearray) -> None:
-    """Keep the beginning and throw the rest away, so that the program never waits for a reader."""
-    while data := await stream.read(_KEPT_OUTPUT):
-        heard += data[: _KEPT_OUTPUT - len(heard)]
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """Kill it with everything that it has started, unless it has ended, and wait for that."""
-    if process.returncode is not None:
-        return
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    # Not for ever: a process that waits for a broken disk cannot be killed.
-    with suppress(TimeoutError):
-        await asyncio.wait_for(process.wait(), _REAP_SECONDS)
-
-
-def _is_socket(path: Path) -> bool:
+def is_socket(path: Path) -> bool:
     try:
         return stat.S_ISSOCK(path.stat().st_mode)
     except OSError:
@@ -190,10 +134,3 @@ def _size(path: Path) -> int:
     except OSError:
         return 0
     return found.st_size if stat.S_ISREG(found.st_mode) else 0
-
-
-def _written(path: Path) -> int | None:
-    try:
-        return path.lstat().st_mtime_ns
-    except OSError:
-        return None

@@ -24,6 +24,12 @@ class Sink(Protocol):
     async def write(self, data: bytes | memoryview) -> None:
         """Append. Returns when the piece is accepted, which is how a slow disk slows the source down."""
 
+    def growing(self, path: Path) -> None:
+        """The program writes at ``path``: a regular file beside the part file, in which it writes every byte once.
+
+        May be left out. It is read while it grows, so that little is left to hash when it is whole.
+        """
+
     async def filled(self) -> None:
         """``path`` holds the whole file now."""
 

@@ -5,13 +5,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from modelswarm.content.manifest import Manifest
+from modelswarm.content.manifest import Manifest, ManifestFile
 from modelswarm.errors import LoadError
 from modelswarm.loader.bring import Bringer, first_cause
 from modelswarm.loader.detours import Detours
 from modelswarm.loader.digests import Expected, Verdict
 from modelswarm.loader.effort import Effort
 from modelswarm.loader.leg import Leg
+from modelswarm.loader.node import NAME as NODE
+from modelswarm.loader.node import NodeModel
 from modelswarm.loader.outcome import Reason
 from modelswarm.loader.progress import PRESENT, Meter, size
 from modelswarm.loader.tree import Tree, free_space, inspect, storage_error
@@ -33,15 +35,17 @@ class Load:
     free: Callable[[Path], int] = free_space
     progress: float = 5.0
     detours: Detours = field(default_factory=Detours)
+    node: NodeModel | None = None
 
     async def run(self) -> None:
         """Return when every file is in place. May be cancelled at any time; a later run continues."""
         try:
             await self._lock()
-            self._check_space()
+            files = await self._from_node()
+            self._check_space(files)
             teller = asyncio.create_task(self._tell())
             try:
-                await self._bring_all()
+                await self._bring_all(files)
             finally:
                 teller.cancel()
             self.tree.clean()
@@ -75,8 +79,18 @@ class Load:
         while not self.tree.open():  # noqa: ASYNC110  (the other one is another process)
             await asyncio.sleep(_LOCK_SECONDS)
 
-    def _check_space(self) -> None:
-        needed = self.tree.needed(self.manifest.files)
+    async def _from_node(self) -> Sequence[ManifestFile]:
+        """Link what the node's agent has or is fetching; returns what has to come another way."""
+        if self.node is None:
+            return self.manifest.files
+        files, why = await self.node.take(self.manifest, self.tree, self.meter, self.say)
+        if files:
+            self.say(f"{len(files)} of {len(self.manifest.files)} files do not come from the node: {why}")
+            self.detours.failed(NODE, Reason.NODE_UNAVAILABLE, why)
+        return files
+
+    def _check_space(self, files: Sequence[ManifestFile]) -> None:
+        needed = self.tree.needed(files)
         available = self.free(self.tree.root)
         if needed > available:
             raise LoadError(
@@ -84,10 +98,10 @@ class Load:
                 f"the model needs {size(needed)} more, {size(available)} are free ({needed} and {available} bytes)",
             )
 
-    async def _bring_all(self) -> None:
+    async def _bring_all(self, wanted: Sequence[ManifestFile]) -> None:
         """Largest first, so that the last file is not one that everybody waits for."""
         bringer = Bringer(self.tree, self.legs, self.effort, self.meter, self.say, self.detours)
-        files = iter(sorted(self.manifest.files, key=lambda file: (-file.size, file.path)))
+        files = iter(sorted(wanted, key=lambda file: (-file.size, file.path)))
 
         async def work() -> None:
             for file in files:

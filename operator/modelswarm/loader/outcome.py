@@ -35,6 +35,8 @@ class Reason(StrEnum):
     """The model does not fit on the volume."""
     STORAGE_ERROR = "StorageError"
     """The volume cannot be read or written."""
+    NODE_UNAVAILABLE = "NodeUnavailable"
+    """The node's agent does not have the model, and does not bring it."""
     INTERRUPTED = "Interrupted"
     INTERNAL_ERROR = "InternalError"
     """A defect of the loader."""

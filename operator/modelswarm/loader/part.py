@@ -16,9 +16,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+from modelswarm.loader.ahead import Ahead
 from modelswarm.loader.progress import RESUMED, Meter
 
 _RECORD_SECONDS = 1.0
+_AHEAD_SECONDS = 0.05
+"""How often a file that another program writes is looked at; nobody tells of its growth."""
 
 
 @dataclass(slots=True)
@@ -55,6 +58,8 @@ class Part:
         self.furthest = 0
         """The most bytes that were ever on disk: what tells progress from going round in circles."""
         self.fd = -1
+        self.ahead: Ahead | None = None
+        """The file that another program is writing, to be taken over when it is whole."""
         self._grown = asyncio.Event()
         self._record = stem.with_name(stem.name + ".json")
         self._span_bytes = span_bytes
@@ -90,9 +95,17 @@ class Part:
     def pending(self) -> list[Span]:
         return [span for span in self.spans if span.done < span.end]
 
+    def readable(self) -> tuple[int, int]:
+        """A descriptor, and up to where its bytes can be read. They count only when ``frontier`` is there, too."""
+        if self.ahead is not None and self.done == 0 and (end := self.ahead.end()):
+            return self.ahead.fd, end
+        return self.fd, self.frontier
+
     async def growth(self) -> None:
-        """Return when the frontier may have moved, or the epoch has changed."""
-        await self._grown.wait()
+        """Return when there may be more to read, or the epoch has changed."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_AHEAD_SECONDS if self.ahead is not None and self.done == 0 else None):
+                await self._grown.wait()
         self._grown.clear()
 
     def advance(self, span: Span, count: int, source: str) -> None:
@@ -120,12 +133,24 @@ class Part:
         if len(spans) != len(self.spans):
             self.restart(whole=whole)
 
+    def watch(self, path: Path) -> None:
+        """Another program writes the whole file at ``path``, from now on until ``adopt`` or ``unwatch``."""
+        if self.ahead is None:
+            self.ahead = Ahead(path, self.size)
+
+    def unwatch(self) -> None:
+        """Forget that file; nobody reads it any more."""
+        if self.ahead is not None:
+            self.ahead.close()
+            self.ahead = None
+
     def adopt(self, source: str) -> None:
         """Take over a file that another program has put at ``path``."""
         os.close(self.fd)
         self.fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         self._meter.lost(self.done)
-        self.epoch += 1
+        if self.done or self.ahead is None or not self.ahead.is_file(self.fd):
+            self.epoch += 1
         self._forget()
         self.spans = split(self.size, max(self.size, 1))
         if os.fstat(self.fd).st_size == self.size:
@@ -164,6 +189,7 @@ class Part:
 
     def close(self) -> None:
         """Note how far it is and close it; a later run continues."""
+        self.unwatch()
         if self.fd < 0:
             return
         if self.path.exists():

@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
 
@@ -18,12 +19,27 @@ from modelswarm.loader.gate import Gate
 from modelswarm.loader.leg import Leg
 from modelswarm.loader.load import Load
 from modelswarm.loader.network import open_client
+from modelswarm.loader.node import NodeModel
 from modelswarm.loader.origin import OriginHTTP
 from modelswarm.loader.outcome import Reason
 from modelswarm.loader.pin import ask_origin, mounted_manifest
 from modelswarm.loader.progress import Meter
-from modelswarm.loader.settings import Settings, read_credentials, read_dfdaemon, read_number, read_source
+from modelswarm.loader.settings import (
+    DfdaemonSettings,
+    Settings,
+    read_credentials,
+    read_dfdaemon,
+    read_node,
+    read_number,
+    read_source,
+    read_switch,
+    read_turnstile,
+)
 from modelswarm.loader.tree import Tree, free_space
+from modelswarm.loader.turn import Behind, Turn
+
+if TYPE_CHECKING:
+    from modelswarm.loader.dfdaemon import Writer
 
 _CONNECT_SECONDS = 20.0
 
@@ -56,6 +72,9 @@ def open_session(options: argparse.Namespace, environ: Mapping[str, str], say: C
         ),
         stall=options.stall_seconds,
         dfdaemon=read_dfdaemon(environ),
+        node=read_node(environ),
+        public=read_switch(environ, "MODELSWARM_CONTENT_PUBLIC"),
+        turnstile=read_turnstile(environ),
     )
     try:
         endpoints = Endpoints.from_env(environ)
@@ -72,6 +91,7 @@ class Session:
         self.manifest: Manifest | None = None
         self.meter: Meter | None = None
         self.detours = Detours()
+        self.turn: Turn | None = None
         source = settings.source
         self.model = source.model_id if isinstance(source, HubSource) else source.uri
         self.directory = settings.root / Path(layout(source).directory).relative_to(MODEL_PATH)
@@ -89,18 +109,29 @@ class Session:
             self.manifest = manifest = await self._pin(http, gate)
             self.meter = Meter(manifest.bytes, len(manifest.files))
             self._say(f"{self.model} at {manifest.revision or 'its present version'}: {len(manifest.files)} files")
+            legs = await self._legs(http, gate, manifest)
             load = Load(
                 manifest,
-                Tree(settings.root, self.directory, f"{manifest.origin.kind}:{manifest.origin.id}"),
-                [*self._dfdaemon(manifest), await self._origin(http, gate, manifest)],
+                Tree(
+                    settings.root,
+                    self.directory,
+                    f"{manifest.origin.kind}:{manifest.origin.id}",
+                    node=settings.node,
+                ),
+                legs,
                 settings.effort,
                 self.meter,
                 say=self._say,
                 free=free_space,
                 progress=self._progress,
                 detours=self.detours,
+                node=NodeModel(settings.node) if settings.node is not None else None,
             )
-            await (load.check() if settings.check else load.run())
+            try:
+                await (load.check() if settings.check else load.run())
+            finally:
+                if self.turn is not None:
+                    await self.turn.leave()
 
     async def _pin(self, http: httpx.AsyncClient, gate: Gate) -> Manifest:
         settings = self.settings
@@ -114,21 +145,53 @@ class Session:
             lambda: resolver.resolve_model(settings.source, settings.credentials), settings.effort, gate, self.model
         )
 
-    def _dfdaemon(self, manifest: Manifest) -> list[Leg]:
-        """The node's Dragonfly daemon, where there is one and anybody may have the files."""
-        source, credentials, dfdaemon = self.settings.source, self.settings.credentials, self.settings.dfdaemon
-        if dfdaemon is None or self.settings.check:
-            return []
-        from modelswarm.loader.dfdaemon import Dfdaemon
+    async def _legs(self, http: httpx.AsyncClient, gate: Gate, manifest: Manifest) -> list[Leg]:
+        """The origin is the last. In another one's place it is read only when it is this loader's turn."""
+        origin, before, meter = await self._origin(http, gate, manifest), self._dfdaemon(manifest), self.meter
+        if not before or self.settings.turnstile is None or meter is None:
+            return [*before, origin]
+        self.turn = Turn(
+            self.settings.turnstile,
+            lambda: meter.by_source.get(origin.name, 0),
+            self._say,
+            lambda why: self.detours.unused(Turn.name, why),
+        )
+        return [*before, Behind(self.turn, origin)]
 
-        if not isinstance(source, HubSource):
+    def _dfdaemon(self, manifest: Manifest) -> list[Leg]:
+        """The node's Dragonfly daemon, where there is one and it may have the files."""
+        settings = self.settings.dfdaemon
+        if settings is None or self.settings.check:
+            return []
+        from modelswarm.loader.dfdaemon import Dfdaemon, negligible
+
+        if not isinstance(self.settings.source, HubSource):
             self.detours.unused(Dfdaemon.name, "only files of a hub come through Dragonfly")
-        elif credentials.hub_token or credentials.modelscope_token:
+            return []
+        writer = self._writer(settings)
+        if writer is None:
+            return []
+        return [Dfdaemon(settings, lambda path: self._file_url(manifest, path), writer, negligible(manifest.files))]
+
+    def _writer(self, settings: DfdaemonSettings) -> "Writer | None":
+        """How the daemon is asked: with the token only if its owner has allowed that, and not where none is needed."""
+        from modelswarm.loader.dfdaemon import Dfdaemon, Why
+        from modelswarm.loader.dfget import Dfget
+
+        token = self.settings.credentials.hub_token or self.settings.credentials.modelscope_token
+        if token is None or self.settings.public:
+            return Dfget(settings)
+        if not settings.allow_gated:
             # The files may be public all the same; what is private must not get where it is given to everybody.
             self.detours.unused(Dfdaemon.name, "there is a token, and Dragonfly asks nobody for one")
-        else:
-            return [Dfdaemon(dfdaemon, lambda path: self._file_url(manifest, path))]
-        return []
+            return None
+        try:
+            from modelswarm.loader.dfstream import DfdaemonStream
+        except ImportError:
+            why = "the image has no grpcio and dragonfly-api, and a token is handed over by gRPC only"
+            self.detours.unused(Dfdaemon.name, f"{Why.GRPC_MISSING} ({why})")
+            return None
+        return DfdaemonStream(settings, {"Authorization": f"Bearer {token}"})
 
     def _file_url(self, manifest: Manifest, path: str) -> str:
         return file_url(manifest.origin, manifest.revision, path, self._endpoints)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from modelswarm.api.openmodel import HubName, ModelHub, ModelSource
 from modelswarm.content.credentials import Credentials
@@ -24,6 +25,12 @@ class DfdaemonSettings:
     """Seconds without a byte written, after which it is taken for hung."""
     slowest: float = 8 << 20
     """Bytes per second of one file; below that it is not worth waiting for."""
+    allow_gated: bool = False
+    """Whether files that need a token may come from it."""
+
+    def limit(self, size: int) -> float:
+        """How long a file of ``size`` bytes may take, in seconds."""
+        return self.stall + size / self.slowest
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +45,12 @@ class Settings:
     effort: Effort = field(default_factory=Effort)
     stall: float = 60.0
     dfdaemon: DfdaemonSettings | None = None
+    node: Path | None = None
+    """Where the node's agent keeps this model, or will."""
+    public: bool = False
+    """Whether anybody may read the content, though there is a token."""
+    turnstile: str | None = None
+    """URL of who says when the origin may be read."""
 
 
 def read_source(environ: Mapping[str, str]) -> HubSource | StoreSource:
@@ -92,7 +105,33 @@ def read_dfdaemon(environ: Mapping[str, str]) -> DfdaemonSettings | None:
         application=value("MODELSWARM_DRAGONFLY_APPLICATION"),
         stall=read_number(environ, "MODELSWARM_DFDAEMON_STALL_SECONDS", int(usual.stall)),
         slowest=read_number(environ, "MODELSWARM_DFDAEMON_SLOWEST_MIB", int(usual.slowest) >> 20) << 20,
+        allow_gated=read_switch(environ, "MODELSWARM_DRAGONFLY_ALLOW_GATED"),
     )
+
+
+def read_turnstile(environ: Mapping[str, str]) -> str | None:
+    """None where the variable names no URL."""
+    url = environ.get("MODELSWARM_ORIGIN_TURNSTILE", "").strip()
+    if not url:
+        return None
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise _invalid("MODELSWARM_ORIGIN_TURNSTILE is not a URL; it must be http://HOST[:PORT]")
+    return url.rstrip("/")
+
+
+def read_switch(environ: Mapping[str, str], name: str) -> bool:
+    """``true`` or ``false``; absent is false."""
+    text = environ.get(name, "").strip().lower()
+    if text not in ("", "true", "false"):
+        raise _invalid(f"{name} is {text!r}; it must be true or false")
+    return text == "true"
+
+
+def read_node(environ: Mapping[str, str]) -> Path | None:
+    """None where no agent of the node keeps the model."""
+    directory = environ.get("MODELSWARM_NODE_MODEL", "").strip()
+    return Path(directory) if directory else None
 
 
 def read_number(environ: Mapping[str, str], name: str, default: int) -> int:

@@ -55,6 +55,9 @@ class SpanSink:
             await self._settle()
             self._start_write()
 
+    def growing(self, path: Path) -> None:
+        self._part.watch(path)
+
     async def filled(self) -> None:
         self._part.adopt(self._source)
         if self._part.spans:

@@ -13,7 +13,8 @@ MOST_BYTES = 4096
 class Summary:
     """What happened. ``bytes_by_source`` counts what came from where, discarded bytes included.
 
-    ``skipped`` says of sources that were configured and passed over, if any, why.
+    ``skipped`` says of sources that were configured and passed over, if any, why. ``waited`` are the seconds until it
+    was this loader's turn at the origin.
     """
 
     result: str
@@ -27,6 +28,7 @@ class Summary:
     bytes_by_source: Mapping[str, int] = field(default_factory=dict)
     unverified: int = 0
     skipped: Mapping[str, str] = field(default_factory=dict)
+    waited: float = 0.0
 
     def to_json(self) -> str:
         """At most ``MOST_BYTES`` bytes: the message is what gives way."""
@@ -52,6 +54,8 @@ class Summary:
             "bytesBySource": dict(self.bytes_by_source),
             "unverified": self.unverified,
         }
+        if self.waited:
+            document["waitedSeconds"] = round(self.waited, 1)
         if self.skipped:
             document["skipped"] = dict(self.skipped)
         return json.dumps(document, ensure_ascii=False, separators=(",", ":"))

@@ -26,13 +26,15 @@ _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 class Tree:
     """``directory`` is the model's own, or ``root`` itself where the model is a single file.
 
-    ``key`` names the model among those that share the root; its part files are kept apart from theirs.
+    ``key`` names the model among those that share the root; its part files are kept apart from theirs. ``node`` is
+    the one directory outside of the root that links may lead to.
     """
 
-    def __init__(self, root: Path, directory: Path, key: str) -> None:
+    def __init__(self, root: Path, directory: Path, key: str, *, node: Path | None = None) -> None:
         self.root = Path(os.path.realpath(root))
         self.directory = self.root / directory.relative_to(root)
         self.parts = self.root / PARTS / hashlib.sha256(key.encode()).hexdigest()[:16]
+        self._node = Path(os.path.realpath(node)) if node is not None else None
         self._lock = -1
 
     def target(self, path: str) -> Path:
@@ -40,10 +42,23 @@ class Tree:
         target = self.directory / path
         if target.relative_to(self.root).parts[0] == PARTS:
             raise LoadError(Reason.UNSAFE_PATH, f"{path}: {PARTS} is the loader's own directory")
-        for real in (Path(os.path.realpath(target.parent)), Path(os.path.realpath(target))):
-            if not real.is_relative_to(self.root):
+        real = Path(os.path.realpath(target))
+        kept = self._node is not None and target.is_symlink() and real.is_relative_to(self._node)
+        for place in (Path(os.path.realpath(target.parent)), self.root if kept else real):
+            if not place.is_relative_to(self.root):
                 raise LoadError(Reason.UNSAFE_PATH, f"{path}: a symbolic link leads out of {self.root}")
         return target
+
+    def link(self, path: str, source: Path) -> None:
+        """Put a symbolic link to ``source`` where a file belongs; whatever is there is replaced, in one step."""
+        target = self.target(path)
+        if target.is_symlink() and target.readlink() == source:
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        beside = self.parts / f"link{BESIDE}"
+        beside.unlink(missing_ok=True)
+        beside.symlink_to(source)
+        beside.replace(target)
 
     def stem(self, file: ManifestFile) -> Path:
         """Name of a file's part: it depends on the content, so that another version never continues it."""

@@ -11,6 +11,8 @@ from modelswarm.content.source import HostSource, HubSource, OllamaSource, Provi
 
 MANIFEST_DIRECTORY = "/etc/modelswarm/manifest"
 MANIFEST_VARIABLE = "MODELSWARM_MANIFEST_DIR"
+PUBLIC_VARIABLE = "MODELSWARM_CONTENT_PUBLIC"
+"""``true``: the model can be read without the token that the loader may have, so it may come from anybody's cache."""
 
 _HUB_TOKENS = ("HUGGING_FACE_HUB_TOKEN", "HF_TOKEN")
 """Two names of one credential: programs read either."""
@@ -29,6 +31,7 @@ _LOADER_OWNS = frozenset(
         "BUCKET",
         "MODEL_PATH",
         MANIFEST_VARIABLE,
+        PUBLIC_VARIABLE,
     }
 )
 """What tells the loader which model to load comes from the OpenModel alone; an engine's variable that happens to have
@@ -73,7 +76,12 @@ def credential_envs(source: Source, present: Sequence[JsonObject] = ()) -> tuple
 
 
 def loader_envs(
-    source: HubSource | StoreSource, runner_envs: Sequence[JsonObject], *, revision: str | None, manifest: bool
+    source: HubSource | StoreSource,
+    runner_envs: Sequence[JsonObject],
+    *,
+    revision: str | None,
+    manifest: bool,
+    public: bool = False,
 ) -> tuple[JsonObject, ...]:
     """The loader's environment: a copy of the engine's (proxies, ``HF_ENDPOINT``), then the model, then credentials.
 
@@ -82,6 +90,8 @@ def loader_envs(
     copied = [env for env in runner_envs if _name(env) not in _LOADER_OWNS]
     address = _hub_address(source, revision) if isinstance(source, HubSource) else _store_address(source)
     envs = _append((*copied, *address), credential_envs(source, copied))
+    if public:
+        envs = (*envs, _plain(PUBLIC_VARIABLE, "true"))
     return (*envs, _plain(MANIFEST_VARIABLE, MANIFEST_DIRECTORY)) if manifest else envs
 
 

@@ -12,6 +12,8 @@ from modelswarm.content.source import HostSource, HubSource, StoreSource, is_dis
 from modelswarm.errors import RenderError, RenderReason
 from modelswarm.workload.choice import ServedModel
 from modelswarm.workload.environment import MANIFEST_DIRECTORY, loader_envs, merge_envs, with_credentials
+from modelswarm.workload.nodemodel import VOLUME as NODE_VOLUME
+from modelswarm.workload.nodemodel import NodeModel, prefer_warm_nodes
 from modelswarm.workload.resources import Resources
 
 GRACE_SECONDS = 130
@@ -27,11 +29,15 @@ class PinnedModel:
     """What resolution found for one model of the Playground.
 
     ``revision`` is the commit (hub sources); ``manifests`` are the ConfigMaps in the Playground's namespace that hold
-    the list of files, in shards. Either may be missing: the loader then resolves by itself.
+    the list of files, in shards. Either may be missing: the loader then resolves by itself. ``public``: the files can
+    be read without credentials.
     """
 
     revision: str | None
     manifests: tuple[str, ...]
+    public: bool = False
+    node: NodeModel | None = None
+    """Where the nodes' agents keep it; None where they do not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +47,10 @@ class Dfdaemon:
     socket: str
     tag: str = ""
     application: str = ""
+    allow_gated: bool = False
+    """Whether files that need a token may come from it."""
+    turnstile: str | None = None
+    """URL of who says when a loader may read the origin, to which it turns when the daemon fails."""
 
     @property
     def directory(self) -> str:
@@ -52,6 +62,8 @@ class Dfdaemon:
             "MODELSWARM_DFDAEMON_SOCKET": self.socket,
             "MODELSWARM_DRAGONFLY_TAG": self.tag,
             "MODELSWARM_DRAGONFLY_APPLICATION": self.application,
+            "MODELSWARM_DRAGONFLY_ALLOW_GATED": "true" if self.allow_gated else "",
+            "MODELSWARM_ORIGIN_TURNSTILE": self.turnstile or "",
         }
         return [{"name": name, "value": value} for name, value in values.items() if value]
 
@@ -102,12 +114,14 @@ def pod_spec(
     loaders: list[JsonObject] = []
     manifests: list[JsonObject] = []
     sockets: list[JsonObject] = []
+    kept = {} if skip_loader else _node_volumes(pinned)
     for index, (model, pin) in enumerate(zip(models, pinned, strict=True)):
         if skip_loader or not isinstance(model.source, HubSource | StoreSource):
             continue
         # Dragonfly has files of hubs only.
         daemon = dfdaemon if isinstance(model.source, HubSource) else None
-        loaders.append(_loader(index, model.source, pin, engine.envs, loader_image, daemon))
+        volume = next((name for name, node in kept.items() if pin is not None and node == pin.node), "")
+        loaders.append(_loader(index, model.source, pin, engine.envs, loader_image, daemon, volume))
         if daemon is not None:
             sockets = [daemon.volume()]
         if pin is not None and pin.manifests:
@@ -118,10 +132,25 @@ def pod_spec(
     spec["terminationGracePeriodSeconds"] = GRACE_SECONDS
     if loaders:
         spec["initContainers"] = [*loaders]
-    spec["containers"] = [_runner(runtime, engine, models, storage.mounts, skip_loader=skip_loader)]
+    mounts = (*storage.mounts, *(model.mount(name) for name, model in kept.items()))
+    spec["containers"] = [_runner(runtime, engine, models, mounts, skip_loader=skip_loader)]
+    if kept:
+        spec["affinity"] = prefer_warm_nodes([*kept.values()])
     if storage.volumes or manifests:
-        spec["volumes"] = [*storage.volumes, *manifests, *sockets]
+        nodes = [model.volume(name) for name, model in kept.items()]
+        spec["volumes"] = [*storage.volumes, *manifests, *sockets, *nodes]
     return spec
+
+
+def contents(pinned: Sequence[PinnedModel | None], *, skip_loader: bool) -> tuple[str, ...]:
+    """Digests (``sha256:<hex>``) of the models that the pod looks for on its node."""
+    return () if skip_loader else tuple(f"sha256:{model.content}" for model in _node_volumes(pinned).values())
+
+
+def _node_volumes(pinned: Sequence[PinnedModel | None]) -> dict[str, NodeModel]:
+    """By name of the volume; two OpenModels with the same content share one."""
+    models = dict.fromkeys(pin.node for pin in pinned if pin is not None and pin.node is not None)
+    return {_numbered(NODE_VOLUME, index): model for index, model in enumerate(models)}
 
 
 def needs_loader(models: Sequence[ServedModel], *, skip_loader: bool) -> bool:
@@ -170,16 +199,26 @@ def _loader(
     runner_envs: Sequence[JsonObject],
     image: str,
     dfdaemon: Dfdaemon | None,
+    node_volume: str,
 ) -> JsonObject:
     """No command: the image's entry point is the loader, ours or llmaz's."""
     manifest = pin is not None and bool(pin.manifests)
-    envs = loader_envs(source, runner_envs, revision=pin.revision if pin is not None else None, manifest=manifest)
+    envs = loader_envs(
+        source,
+        runner_envs,
+        revision=pin.revision if pin is not None else None,
+        manifest=manifest,
+        public=pin is not None and pin.public,
+    )
     mounts: list[JsonObject] = [{"name": labels.MODEL_VOLUME, "mountPath": labels.MODEL_PATH}]
     if manifest:
         mounts.append({"name": _numbered(MANIFEST_VOLUME, index), "mountPath": MANIFEST_DIRECTORY, "readOnly": True})
     if dfdaemon is not None:
         envs = merge_envs(envs, dfdaemon.envs())
         mounts.append(dfdaemon.mount())
+    if pin is not None and pin.node is not None:
+        envs = merge_envs(envs, [pin.node.env()])
+        mounts.append(pin.node.mount(node_volume))
     return {
         "name": _numbered(labels.LOADER_CONTAINER, index),
         "image": image,

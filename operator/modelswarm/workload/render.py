@@ -19,7 +19,7 @@ from modelswarm.workload.arguments import DRAFT_MODEL_PATH, MODEL_NAME, MODEL_PA
 from modelswarm.workload.choice import ServedModel, choose_config, choose_flavor, serve_models, skips_loader
 from modelswarm.workload.environment import merge_envs
 from modelswarm.workload.fingerprint import template_hash
-from modelswarm.workload.pod import Dfdaemon, Engine, PinnedModel, needs_loader, pod_spec
+from modelswarm.workload.pod import Dfdaemon, Engine, PinnedModel, contents, needs_loader, pod_spec
 from modelswarm.workload.quantity import canonical
 from modelswarm.workload.resources import merge_resources, with_flavor
 
@@ -42,13 +42,22 @@ class OperatorPart:
     """Where the nodes' dfdaemon listens; None where Dragonfly is not used."""
     dragonfly_tag: str = ""
     dragonfly_application: str = ""
+    dragonfly_allow_gated: bool = False
+    turnstile_url: str | None = None
+    """Where loaders ask before they read the origin in Dragonfly's place; None: they do not ask."""
 
     @property
     def dfdaemon(self) -> Dfdaemon | None:
         """What loaders are told about the nodes' dfdaemon."""
         if self.dragonfly_socket is None:
             return None
-        return Dfdaemon(self.dragonfly_socket, self.dragonfly_tag, self.dragonfly_application)
+        return Dfdaemon(
+            self.dragonfly_socket,
+            self.dragonfly_tag,
+            self.dragonfly_application,
+            self.dragonfly_allow_gated,
+            self.turnstile_url,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +109,14 @@ def render_workload(
     )
     digest = template_hash(playground, runtime, config, models, flavor)
     return Workload(
-        deployment=_deployment(playground, served[0], pod, digest, operator.progress_deadline_seconds),
+        deployment=_deployment(
+            playground,
+            served[0],
+            pod,
+            digest,
+            contents(pinned, skip_loader=skips_loader(playground)),
+            operator.progress_deadline_seconds,
+        ),
         service=_service(playground, served[0]),
         autoscaler=_autoscaler(playground, served[0], config),
         template_hash=digest,
@@ -148,7 +164,12 @@ def _variables(served: Sequence[ServedModel]) -> dict[str, str]:
 
 
 def _deployment(
-    playground: Playground, main: ServedModel, pod: JsonObject, digest: str, deadline_seconds: int
+    playground: Playground,
+    main: ServedModel,
+    pod: JsonObject,
+    digest: str,
+    on_nodes: Sequence[str],
+    deadline_seconds: int,
 ) -> JsonObject:
     annotations: JsonObject = {labels.TEMPLATE_HASH: digest}
     if (skip := playground.metadata.annotations.get(labels.SKIP_MODEL_LOADER)) is not None:
@@ -160,8 +181,13 @@ def _deployment(
             labels.PLAYGROUND: playground.metadata.name,
         }
     }
+    template_annotations: JsonObject = {}
     if playground.inference_flavors:
-        template_metadata["annotations"] = {labels.INFERENCE_FLAVORS: ",".join(playground.inference_flavors)}
+        template_annotations[labels.INFERENCE_FLAVORS] = ",".join(playground.inference_flavors)
+    if on_nodes:
+        template_annotations[labels.CONTENTS] = ",".join(on_nodes)
+    if template_annotations:
+        template_metadata["annotations"] = template_annotations
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",

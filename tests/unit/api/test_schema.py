@@ -71,7 +71,8 @@ def test_only_the_spec_has_defaults(kind: type[Resource]) -> None:
 
 @every_kind
 def test_every_field_of_ours_is_described(kind: type[Resource]) -> None:
-    spec = root(kind)["properties"]["spec"]
+    parts = root(kind)["properties"]
+    spec = parts.get("spec") or parts["status"]
     assert [path for path, node in nodes(spec) if not path.endswith("]") and not node.get("description")] == []
 
 
@@ -104,6 +105,8 @@ REQUIRED = [
     pytest.param("BackendRuntime", ".spec.recommendedConfigs[]", ["name"], id="BackendRuntime: name of a config"),
     pytest.param("P2PTask", ".spec", [], id="P2PTask: nothing by itself"),
     pytest.param("P2PTask", ".status", [], id="P2PTask: nothing in a status"),
+    pytest.param("NodeCache", "", [], id="NodeCache: no spec"),
+    pytest.param("NodeCache", ".status.models[]", ["content", "name", "state"], id="NodeCache: what a model is"),
 ]
 
 
@@ -146,6 +149,14 @@ GOLDEN_COLUMNS = {
         ("Revision", ".status.resolved.revision", 1),
         ("Message", ".status.display.message", 1),
     ],
+    "NodeCache": [
+        ("Models", ".status.display.models", 0),
+        ("Size", ".status.display.size", 0),
+        ("Free", ".status.display.free", 0),
+        ("Age", ".metadata.creationTimestamp", 0),
+        ("Metainfo", ".status.agent.metainfoURL", 1),
+        ("Version", ".status.agent.version", 1),
+    ],
 }
 
 
@@ -169,6 +180,7 @@ NAMES = [
     ("playgrounds.inference.llmaz.io", "pl", "Namespaced", True),
     ("backendruntimes.inference.llmaz.io", "br", "Cluster", False),
     ("p2ptasks.llmaz.io", "p2pt", "Namespaced", False),
+    ("nodecaches.llmaz.io", "nc", "Cluster", False),
 ]
 
 

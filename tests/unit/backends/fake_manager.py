@@ -80,6 +80,13 @@ class FakeManager:
         for record in self.jobs.values():
             record.orphan = record.state == "PENDING"
 
+    def has(self, task_id: str) -> bool:
+        """What a seed peer would say of itself just now."""
+        for job in self.jobs.values():
+            if self._is_preheat(job):
+                self._outcome(job, (self.clock() - job.created).total_seconds())
+        return task_id in self.cached
+
     def live(self) -> list[Record]:
         return [record for record in self.jobs.values() if record.state == "PENDING" and self._is_preheat(record)]
 
@@ -205,12 +212,10 @@ class FakeManager:
         return "SUCCESS", [{"state": "SUCCESS", "error": "", "results": results}]
 
     def _found(self, record: Record, age: float) -> tuple[str, list[dict[str, Any]]]:
-        for job in self.jobs.values():
-            if self._is_preheat(job):
-                self._outcome(job, (self.clock() - job.created).total_seconds())
+        held = self.has(record.args["task_id"])
         if age < 1:
             return "PENDING", []
-        peer = {"id": "x", "host_type": "super", "IsFinished": record.args["task_id"] in self.cached}
+        peer = {"id": "x", "host_type": "super", "IsFinished": held}
         return "SUCCESS", [{"state": "SUCCESS", "error": "", "results": [{"peers": [peer]}]}]
 
     @staticmethod

@@ -13,7 +13,9 @@ from modelswarm.api.p2ptask import DragonflyStatus, P2PTask
 from modelswarm.backends.dragonfly.client import ManagerClient
 from modelswarm.backends.dragonfly.engine import Dragonfly
 from modelswarm.backends.dragonfly.images import Images
+from modelswarm.backends.dragonfly.seeds import Seeds
 from modelswarm.backends.dragonfly.settings import DragonflySettings
+from modelswarm.backends.dragonfly.wire import Unanswered
 from modelswarm.backends.engine import EngineState, Observation
 from modelswarm.content.credentials import Credentials, RegistryAuth
 from modelswarm.content.endpoints import Endpoints, file_url
@@ -50,6 +52,29 @@ def image_manifest() -> Manifest:
 
 
 @dataclass
+class FakeWire:
+    """Schedulers and seed peers that have what the fake manager's jobs have brought so far."""
+
+    manager: FakeManager
+    addresses: tuple[str, ...] = ("10.0.0.3:4000",)
+    silent: bool = False
+    lists: int = 0
+    questions: int = 0
+
+    async def seeds(self, scheduler: str) -> Sequence[str]:
+        self.lists += 1
+        if self.silent:
+            raise Unanswered("planted")
+        return self.addresses
+
+    async def holds(self, seed: str, task_id: str) -> bool:
+        self.questions += 1
+        if self.silent:
+            raise Unanswered("planted")
+        return self.manager.has(task_id)
+
+
+@dataclass
 class Scene:
     """``step`` is one reconcile: ensure, write the status (as JSON, and read it again), keep the finalizer."""
 
@@ -68,6 +93,7 @@ class Scene:
 
     def __post_init__(self) -> None:
         self.manager = FakeManager(lambda: self.now)
+        self.wire = FakeWire(self.manager)
         self.token_reads = 0
         self.passes = 0
         resolved = {"revision": COMMIT, "digest": DIGEST, "digestSource": "Hub", "files": 3, "bytes": 600}
@@ -82,8 +108,9 @@ class Scene:
             transport=httpx.MockTransport(lambda request: httpx.Response(401, headers=self.registry))
         )
         images = Images(registry, Endpoints(), self.settings, self._resolve, self._auths, self._platforms)
+        seeds = Seeds(self.settings.schedulers, self.wire)
         self.engine = Dragonfly(
-            client, self.settings, Endpoints(), images, clock=lambda: self.now, rng=random.Random(1)
+            client, self.settings, Endpoints(), images, seeds, clock=lambda: self.now, rng=random.Random(1)
         )
 
     async def ensure(self) -> Observation:
@@ -111,7 +138,8 @@ class Scene:
         end = self.now + timedelta(seconds=seconds)
         while True:
             observation = await self.step()
-            if observation.state is until and observation.poll_after is None:
+            done = self.status.complete if until is EngineState.READY else observation.poll_after is None
+            if observation.state is until and done:
                 return observation
             if self.now >= end:
                 return observation

@@ -15,7 +15,7 @@ from modelswarm.content.credentials import Credentials
 from tests.unit.backends.fake_manager import URL, Crash, FakeManager
 from tests.unit.backends.scene import Scene, model_manifest, url_of
 
-SETTINGS = replace(DragonflySettings(URL), clusters=(1, 2), job_files=2, jobs_in_flight=8)
+SETTINGS = replace(DragonflySettings(URL), clusters=(1, 2), job_files=2, jobs_in_flight=8, check_seconds=0)
 STEPS = 60
 
 
@@ -43,7 +43,7 @@ async def live_through(scene: Scene, crashes: dict[int, str], lost_writes: set[i
         if step in restarts:
             scene.with_settings(job_files=restarts[step])
         scene.write(observation)
-        if observation.state is EngineState.READY and observation.poll_after is None and not observation.holds:
+        if observation.state is EngineState.READY and scene.status.complete and not observation.holds:
             return
         scene.later(observation.poll_after or 10)
     pytest.fail("never ready")

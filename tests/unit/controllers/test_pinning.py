@@ -229,6 +229,12 @@ class Origins(Resolver):
         self.asked: list[str] = []
         self.digest = DIGEST
         self.credentials: Credentials | None = None
+        self.public: bool | None = True
+        self.probes = 0
+
+    async def is_public(self, manifest: Manifest) -> bool | None:
+        self.probes += 1
+        return self.public
 
     async def resolve_model(self, source: Source, credentials: Credentials | None) -> Manifest:
         assert isinstance(source, HubSource)
@@ -304,6 +310,60 @@ async def test_the_task_s_secret_is_what_the_origin_is_asked_with() -> None:
     kube.put(secret)
     await pinner(origins, kube).pin(task(credentialsSecretRef={"name": "creds"}))
     assert origins.credentials == Credentials(hub_token="hf_x")
+
+
+def secret(**data: bytes) -> JsonObject:
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "creds", "namespace": "llmaz-system"},
+        "data": {key: base64.b64encode(value).decode() for key, value in data.items()},
+    }
+
+
+class TestPublic:
+    """Whether strangers may read the files is found out once, and only where a token leaves it open."""
+
+    SPEC: dict[str, Any] = {"credentialsSecretRef": {"name": "creds"}}  # noqa: RUF012
+
+    async def test_what_was_read_without_a_token_is_public(self) -> None:
+        origins = Origins(manifest())
+        assert (await pinner(origins, FakeKube()).pin(task())).resolved.public is True
+        assert origins.probes == 0
+
+    @pytest.mark.parametrize("answer", [True, False, None], ids=["public", "gated", "the hub did not say"])
+    async def test_with_a_token_the_hub_is_asked_as_a_stranger(self, answer: bool | None) -> None:
+        kube, origins = FakeKube(), Origins(manifest())
+        kube.put(secret(HF_TOKEN=b"hf_x"))
+        origins.public = answer
+        assert (await pinner(origins, kube).pin(task(**self.SPEC))).resolved.public is answer
+        assert origins.probes == 1
+
+    async def test_after_a_crash_it_is_asked_again(self) -> None:
+        kube = FakeKube()
+        kube.put(secret(HF_TOKEN=b"hf_x"))
+        await pinner(Origins(manifest()), kube).pin(task(**self.SPEC))
+        origins = Origins(manifest())
+        origins.public = False
+        assert (await pinner(origins, kube).pin(task(**self.SPEC))).resolved.public is False
+        assert (origins.asked, origins.probes) == ([], 1)
+
+    async def test_what_was_said_once_stays_when_the_manifest_is_restored(self) -> None:
+        kube, origins = FakeKube(), Origins(manifest())
+        kube.put(secret(HF_TOKEN=b"hf_x"))
+        origins.public = False
+        pin = await pinner(origins, kube).pin(task(**self.SPEC))
+        await kube.delete(CONFIGMAP, "task-manifest", "llmaz-system")
+        later = Origins(manifest(OTHER_COMMIT, seed=1), **{COMMIT: manifest()})
+        assert await pinner(later, kube).pin(pinned(pin, **self.SPEC)) == pin
+        assert later.probes == 0
+
+    async def test_a_modelscope_model_was_not_read_with_the_other_hub_s_token(self) -> None:
+        kube, origins = FakeKube(), Origins(manifest())
+        kube.put(secret(HF_TOKEN=b"hf_x"))
+        model = {"source": {"modelHub": {"name": "ModelScope", "modelID": "a/b"}}}
+        pin = await pinner(origins, kube).pin(task(model=model, **self.SPEC))
+        assert (pin.resolved.public, origins.probes) == (True, 0)
 
 
 async def test_after_a_crash_the_same_pin_is_adopted_although_the_branch_moved() -> None:

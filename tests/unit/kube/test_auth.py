@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from modelswarm.errors import SettingsError
-from modelswarm.kube.auth import auth_headers, load_configuration, login_handler
+from modelswarm.kube.auth import auth_headers, load_configuration
+from modelswarm.kube.login import login_handler
 
 
 def kubeconfig(path: Path, user: dict[str, Any], **cluster: Any) -> Path:

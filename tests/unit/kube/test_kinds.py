@@ -51,7 +51,7 @@ def test_a_namespaced_object_needs_its_namespace() -> None:
 def test_every_kind_is_found_by_its_name_and_others_are_refused() -> None:
     for kind in KINDS:
         assert kind_of({"apiVersion": kind.api_version, "kind": kind.kind}) == kind
-    with pytest.raises(ValueError, match="v1 Pod is not a kind"):
+    with pytest.raises(ValueError, match="v1 Binding is not a kind"):
         kind_of({"apiVersion": "v1", "kind": "Pod"})
     with pytest.raises(ValueError, match="not a kind"):
         kind_of({"apiVersion": ["v1"], "kind": None})

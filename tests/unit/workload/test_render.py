@@ -7,6 +7,7 @@ import pytest
 from modelswarm.api.openmodel import OpenModel
 from modelswarm.api.playground import Playground
 from modelswarm.errors import RenderError, RenderReason
+from modelswarm.workload.nodemodel import NodeModel
 from modelswarm.workload.pod import PinnedModel
 from modelswarm.workload.render import OperatorPart, Workload, images, needs_models, render_workload
 from tests.unit.workload.objects import (
@@ -287,6 +288,22 @@ def test_a_pinned_model_is_loaded_by_its_commit_and_its_manifest() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("pin", "expected"),
+    [
+        pytest.param(PinnedModel("c0ffee", (), public=True), "true", id="known to be public"),
+        pytest.param(PinnedModel("c0ffee", ()), None, id="gated, or nobody knows"),
+        pytest.param(None, None, id="not pinned"),
+    ],
+)
+def test_a_loader_is_told_that_its_model_is_public_and_the_engine_cannot_claim_it(
+    pin: PinnedModel | None, expected: str | None
+) -> None:
+    claimed = [{"name": "MODELSWARM_CONTENT_PUBLIC", "value": "claimed"}]
+    [loader] = loaders(render(playground(envs=claimed), LLAMA, pinned=[pin]))
+    assert env(loader).get("MODELSWARM_CONTENT_PUBLIC") == expected
+
+
 def test_an_unpinned_model_is_loaded_by_its_branch() -> None:
     [loader] = loaders(render(playground(), LLAMA))
     assert env(loader)["REVISION"] == "main"
@@ -434,3 +451,49 @@ def test_rendering_twice_gives_the_same_objects() -> None:
     once = render_workload(play, runtime_, [LLAMA], OPERATOR, [None])
     assert render_workload(play, runtime_, [LLAMA], OPERATOR, [None]) == once
     assert list(env(runner(once))) == ["OLLAMA_HOST", "C", "A", "B", "D"]
+
+
+KEPT = NodeModel("/mnt/models", "ab" * 32)
+DRAFT_KEPT = NodeModel("/mnt/models", "cd" * 32)
+
+
+def test_a_model_that_the_nodes_agents_keep_is_mounted_at_one_path_in_loader_and_engine() -> None:
+    pins = [PinnedModel("c0ffee", (), node=KEPT), PinnedModel("decade", (), node=DRAFT_KEPT)]
+    workload = render(playground(SPECULATIVE), LLAMA, DRAFT, pinned=pins)
+    main, draft = loaders(workload)
+    assert env(main)["MODELSWARM_NODE_MODEL"] == f"/var/lib/modelswarm/models/{'ab' * 32}"
+    assert mounts(main)[KEPT.path] == "node-model"
+    assert mounts(draft)[DRAFT_KEPT.path] == "node-model-1"
+    assert DRAFT_KEPT.path not in mounts(main)
+    assert mounts(runner(workload)).items() >= {KEPT.path: "node-model", DRAFT_KEPT.path: "node-model-1"}.items()
+    assert {"name": "node-model", "mountPath": KEPT.path, "readOnly": True} in runner(workload)["volumeMounts"]
+    volumes = {volume["name"]: volume for volume in pod(workload)["volumes"]}
+    directory = {"path": f"/mnt/models/models/{'ab' * 32}", "type": "DirectoryOrCreate"}
+    assert volumes["node-model"] == {"name": "node-model", "hostPath": directory}
+    template = workload.deployment["spec"]["template"]
+    assert template["metadata"]["annotations"]["modelswarm.io/contents"] == f"sha256:{'ab' * 32},sha256:{'cd' * 32}"
+
+
+def test_warm_nodes_are_preferred_and_never_required() -> None:
+    pins = [PinnedModel("c0ffee", (), node=KEPT), PinnedModel("decade", (), node=DRAFT_KEPT)]
+    workload = render(playground(SPECULATIVE), LLAMA, DRAFT, pinned=pins)
+    [(rule, preferences)] = pod(workload)["affinity"]["nodeAffinity"].items()
+    assert rule == "preferredDuringSchedulingIgnoredDuringExecution"
+    assert [(each["weight"], each["preference"]["matchExpressions"]) for each in preferences] == [
+        (50, [{"key": f"content.modelswarm.io/{'ab' * 8}", "operator": "In", "values": ["Ready"]}]),
+        (50, [{"key": f"content.modelswarm.io/{'cd' * 8}", "operator": "In", "values": ["Ready"]}]),
+    ]
+
+
+def test_two_models_with_the_same_content_share_a_volume() -> None:
+    pins = [PinnedModel("c0ffee", (), node=KEPT), PinnedModel("c0ffee", (), node=KEPT)]
+    workload = render(playground(SPECULATIVE), LLAMA, DRAFT, pinned=pins)
+    assert [volume["name"] for volume in pod(workload)["volumes"] if "node-model" in volume["name"]] == ["node-model"]
+    assert [mounts(loader)[KEPT.path] for loader in loaders(workload)] == ["node-model", "node-model"]
+
+
+def test_nothing_of_the_node_is_mounted_without_a_loader() -> None:
+    workload = render(playground(skip=True), LLAMA, pinned=[PinnedModel("c0ffee", (), node=KEPT)])
+    assert "node-model" not in str(workload.deployment)
+    assert "modelswarm.io/contents" not in str(workload.deployment)
+    assert "affinity" not in pod(workload)

@@ -10,7 +10,7 @@ task's status and from the manager's list, and comes to the same. The order with
 
 import contextlib
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -20,14 +20,17 @@ from modelswarm.backends.dragonfly import pace, report
 from modelswarm.backends.dragonfly.answers import Job
 from modelswarm.backends.dragonfly.client import ManagerClient
 from modelswarm.backends.dragonfly.coverage import is_held
+from modelswarm.backends.dragonfly.glance import Glances
 from modelswarm.backends.dragonfly.images import NOBODY, Images, Login
-from modelswarm.backends.dragonfly.ledger import Ledger, Submission
+from modelswarm.backends.dragonfly.ledger import CONFIRMED, Ledger, Submission
 from modelswarm.backends.dragonfly.marker import PROBE, Marker
 from modelswarm.backends.dragonfly.plan import Plan, plan_id, plan_image, plan_model
 from modelswarm.backends.dragonfly.reasons import DragonflyError, DragonflyReason, JobRefused
 from modelswarm.backends.dragonfly.requests import SECOND, GetTask, Preheat, PreheatArgs
+from modelswarm.backends.dragonfly.seeds import Seeds
 from modelswarm.backends.dragonfly.settings import DragonflySettings
-from modelswarm.backends.engine import ManifestReader, Observation
+from modelswarm.backends.dragonfly.upkeep import Upkeep, begun_anew
+from modelswarm.backends.engine import EngineState, ManifestReader, Observation
 from modelswarm.content.credentials import Credentials
 from modelswarm.content.endpoints import Endpoints
 from modelswarm.content.source import HubSource, parse_source
@@ -53,6 +56,7 @@ class Dragonfly:
         settings: DragonflySettings,
         endpoints: Endpoints,
         images: Images,
+        seeds: Seeds,
         *,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         rng: random.Random | None = None,
@@ -63,17 +67,21 @@ class Dragonfly:
         self._images = images
         self._clock = clock
         self._rng = rng or random.Random()
+        self._glances = Glances(seeds, self._rng)
+        self._upkeep = Upkeep(client, seeds, settings.check_seconds, self._rng)
         self._plans: dict[str, Plan] = {}
         self._looks: dict[int, datetime] = {}
 
-    def serves(self, task: P2PTask) -> bool:
-        """Images, and models of a hub. Not those that come with a token, unless the settings allow it: Dragonfly
-        hands what it has to whoever knows the URL."""
+    def serves(self, task: P2PTask) -> bool | None:
+        """Images, and models of a hub that anybody may read; others only if the settings allow it: Dragonfly hands
+        what it has to whoever knows the URL. With a token, only pinning tells which of the two it is."""
         if task.spec.image is not None:
             return True
         if task.spec.model is None or not self._is_hub(task):
             return False
-        return self._settings.allow_gated or task.spec.credentials_secret_ref is None
+        if self._settings.allow_gated or task.spec.credentials_secret_ref is None:
+            return True
+        return None if task.status.resolved is None else task.status.resolved.public is True
 
     async def ensure(self, task: P2PTask, manifest: ManifestReader, credentials: Credentials | None) -> Observation:
         if task.spec.image is None and not self._is_hub(task):
@@ -81,20 +89,35 @@ class Dragonfly:
             raise DragonflyError(DragonflyReason.REFUSED, message)
         status = await self._status(task)
         if status.complete:
-            return report.ready(status)
+            status, wait = await self._keep(task, status)
+            if status.complete:
+                return replace(report.ready(status), poll_after=wait)
+        if not status.renewals:
+            return await self._bring(task, status, manifest, credentials)
+        try:
+            return report.spared(await self._bring(task, status, manifest, credentials))
+        except DragonflyError as error:
+            trouble = Observation(EngineState.UNREACHABLE, error.reason, error.message, dragonfly=status)
+            return replace(report.spared(trouble), holds=FINALIZER in task.metadata.finalizers, poll_after=TROUBLE)
+
+    async def _bring(
+        self, task: P2PTask, status: DragonflyStatus, manifest: ManifestReader, credentials: Credentials | None
+    ) -> Observation:
+        """One pass over what is not there yet."""
         plan = await self._plan(task, status, manifest)
         ledger = Ledger(status, plan, self._settings, task.metadata.uid, self._clock())
         before = ledger.build()
         guarded = FINALIZER in task.metadata.finalizers
         needs_guard = False
         trouble: DragonflyError | None = None
+        await self._glances.look(ledger, task.metadata.uid)
         try:
             await self._look(ledger)
             await self._clean(ledger)
             if not ledger.is_settled:
                 needs_guard = await self._submit(task, ledger, credentials, guarded=guarded)
                 with contextlib.suppress(DragonflyError):  # nobody depends on it; the next look says what is wrong
-                    await self._probe(ledger)
+                    await self._probe(ledger, task.metadata.uid)
         except DragonflyError as error:
             trouble = error
         holds = guarded or needs_guard or ledger.holds_credentials
@@ -102,7 +125,7 @@ class Dragonfly:
             return await self._finish(task, ledger, holds=holds)
         changed = ledger.build() != before
         if trouble is None:
-            poll = SOON if holds and not guarded else self._next_pass(ledger)
+            poll = SOON if holds and not guarded else self._next_pass(ledger, task.metadata.uid)
             return report.working(ledger, changed=changed, holds=holds, poll_after=poll)
         if not changed:
             raise trouble
@@ -117,6 +140,15 @@ class Dragonfly:
         for job in await self._client.preheats(since=self._since(task)):
             if (marker := Marker.parse(job.bio)) is not None and marker.uid == task.metadata.uid:
                 await self._client.delete(job.id)
+
+    async def _keep(self, task: P2PTask, status: DragonflyStatus) -> tuple[DragonflyStatus, float | None]:
+        """A complete task's status, begun anew where that is called for; and seconds until the next look at it."""
+        now, clusters = self._clock(), self._settings.clusters
+        if status.ineffective:
+            able, wait = await self._upkeep.knows_digests(clusters[0], now)
+            return (begun_anew(status, frozenset(clusters)) if able else status), wait
+        lost, wait = await self._upkeep.lost(task.metadata.uid, status, clusters, now)
+        return (begun_anew(status, lost) if lost else status), wait
 
     # What is to be brought.
 
@@ -231,7 +263,7 @@ class Dragonfly:
             return await self._images.login(task)
         token = (credentials.hub_token or credentials.modelscope_token) if credentials is not None else None
         # A task may name this engine and come with a token: then the files are tried without it.
-        if token is None or not self._settings.allow_gated:
+        if token is None or not self._settings.allow_gated or _is_public(task):
             return NOBODY
         return Login(headers={"Authorization": f"Bearer {token}"})
 
@@ -258,9 +290,11 @@ class Dragonfly:
 
     # What the manager does not tell in time.
 
-    async def _probe(self, ledger: Ledger) -> None:
+    async def _probe(self, ledger: Ledger, uid: str) -> None:
         """Ask about one file of a job that has been pending for long, per cluster, one question at a time."""
         for cluster in self._settings.clusters:
+            if self._glances.tells(uid, cluster):
+                continue
             probe = ledger.probe(cluster)
             if probe is None:
                 await self._ask_about(ledger, cluster, after=-1)
@@ -298,9 +332,14 @@ class Dragonfly:
     async def _finish(self, task: P2PTask, ledger: Ledger, *, holds: bool) -> Observation:
         """Ready in any case; complete once nothing of ours is left at the manager that must not stay there."""
         self._plans.pop(self._plan_key(task, ledger.plan.id), None)
+        self._glances.forget(task.metadata.uid)
+        if ledger.ineffective:
+            self._upkeep.cannot_do_digests(ledger.now)
+        # A job whose files were confirmed before the manager looked at it runs out by itself.
+        ending = {job.id for job in ledger.build().jobs if job.state == CONFIRMED and not job.credentials}
         try:
             jobs = await self._client.preheats(since=self._since(task))
-            for number in superfluous(jobs, task.metadata.uid):
+            for number in superfluous(jobs, task.metadata.uid, ending=ending):
                 await self._client.delete(number)
             for cluster in self._settings.clusters:
                 if (probe := ledger.probe(cluster)) is not None and probe.id:
@@ -313,7 +352,7 @@ class Dragonfly:
         ledger.close()
         return report.ready(ledger.build(complete=True))
 
-    def _next_pass(self, ledger: Ledger) -> float:
+    def _next_pass(self, ledger: Ledger, uid: str) -> float:
         """Seconds until something can be seen or done."""
         waits = [self._look_in(ledger, job.id) for job in ledger.live]
         for cluster in self._settings.clusters:
@@ -325,8 +364,7 @@ class Dragonfly:
                     waits.append(pace.PROBE_EVERY - age)
         slow = [pace.PROBE_AGE - ledger.age(job) for job in ledger.live]
         waits += [wait for wait in slow if wait > 0]
-        if (retry := ledger.next_retry()) is not None:
-            waits.append(retry)
+        waits += [wait for wait in (ledger.next_retry(), self._glances.next_in(ledger, uid)) if wait is not None]
         return max(SOON, min(waits, default=pace.AT_MOST))
 
     def _is_hub(self, task: P2PTask) -> bool:
@@ -339,8 +377,13 @@ class Dragonfly:
         return (task.metadata.creation_timestamp or datetime.fromtimestamp(0, UTC)) - CLOCK_SLACK
 
 
-def superfluous(jobs: list[Job], uid: str) -> list[int]:
-    """Of a task that has everything: its jobs that hold credentials, that still run, or that are there twice."""
+def _is_public(task: P2PTask) -> bool:
+    return task.status.resolved is not None and task.status.resolved.public is True
+
+
+def superfluous(jobs: list[Job], uid: str, *, ending: Collection[int] = ()) -> list[int]:
+    """Of a task that has everything: its jobs that hold credentials, that still run (but for those ``ending`` by
+    themselves), or that are there twice."""
     seen: set[tuple[str, int, int]] = set()
     found: list[int] = []
     for job in sorted(jobs, key=lambda job: job.id):
@@ -348,7 +391,7 @@ def superfluous(jobs: list[Job], uid: str) -> list[int]:
         if marker is None or marker.uid != uid:
             continue
         place = (marker.plan, marker.cluster, marker.serial)
-        if place in seen or job.carries_credentials or not job.is_over:
+        if place in seen or job.carries_credentials or not (job.is_over or job.id in ending):
             found.append(job.id)
         seen.add(place)
     return found

@@ -25,8 +25,8 @@ from modelswarm.backends.dragonfly.plan import Plan, cut, split
 from modelswarm.backends.dragonfly.reasons import DragonflyError, DragonflyReason
 from modelswarm.backends.dragonfly.settings import DragonflySettings
 
-REFUSED, LOST, GONE = "REFUSED", "LOST", "GONE"
-_OVER = frozenset({SUCCESS, FAILURE, REFUSED, LOST, GONE})
+REFUSED, LOST, GONE, CONFIRMED = "REFUSED", "LOST", "GONE", "CONFIRMED"
+_OVER = frozenset({SUCCESS, FAILURE, REFUSED, LOST, GONE, CONFIRMED})
 KEPT = 4
 """Jobs that ended well and are still shown, per cluster."""
 MERGE_ABOVE = 32
@@ -110,6 +110,14 @@ class Ledger:
     def done_bytes(self) -> int:
         return sum(self.plan.size_of(confirmed) for confirmed in self._confirmed.values())
 
+    @property
+    def clusters(self) -> tuple[int, ...]:
+        return self._settings.clusters
+
+    def under_way(self, cluster: int) -> Items:
+        """What running jobs of the cluster have not brought yet, as far as is known."""
+        return frozenset[int]().union(*(self.items_of(job) for job in self._of(cluster) if is_live(job)))
+
     def confirmed(self, cluster: int) -> Items:
         return self._confirmed[cluster]
 
@@ -125,10 +133,15 @@ class Ledger:
     # What happened.
 
     def confirm(self, cluster: int, items: Items) -> None:
-        """A seed peer of the cluster has every byte of these."""
+        """A seed peer of the cluster has every byte of these. A job that has no others is over for us."""
         self._confirmed[cluster] |= items & self.plan.everything
         for job in self._of(cluster):
-            self._put(job, self.items_of(job) - items)
+            rest = self.items_of(job) - items
+            if is_live(job) and job.items and not rest:
+                done = {"items": "", "suspects": "", "state": CONFIRMED, "reason": None, "message": None}
+                self._replace(job, job.model_copy(update=done))
+            else:
+                self._put(job, rest)
 
     def settle(self, job: DragonflyJob, answer: Job | None) -> None:
         """What the manager says of a job (None: it does not know it)."""
@@ -145,6 +158,8 @@ class Ledger:
                 self._fail(job, FAILURE, verdict.reason, verdict.message, verdict.suspects)
             else:
                 self._replace(job, job.model_copy(update={"state": SUCCESS, "reason": None, "message": None}))
+            return
+        if job.state == CONFIRMED:
             return
         looked = (answer.updated_at - answer.created_at).total_seconds()
         if self.age(job) > self._settings.deadline:
@@ -192,7 +207,7 @@ class Ledger:
     def close(self) -> None:
         """Nothing runs any more, and nothing is left at the manager."""
         self._probes = {}
-        ended = [job for job in self._jobs if job.state == SUCCESS]
+        ended = [job for job in self._jobs if job.state in (SUCCESS, CONFIRMED)]
         self._jobs = [job.model_copy(update={"items": "", "credentials": False}) for job in ended]
 
     def ask(self, probe: DragonflyProbe) -> None:
@@ -340,7 +355,7 @@ class Ledger:
     def _shown(self, cluster: int) -> list[DragonflyJob]:
         jobs = self._of(cluster)
         needed = [job for job in jobs if is_live(job) or job.items or job.credentials or job.state == LOST]
-        ended = [job for job in jobs if job not in needed and job.state == SUCCESS]
+        ended = [job for job in jobs if job not in needed and job.state in (SUCCESS, CONFIRMED)]
         return sorted([*ended[-KEPT:], *self._merge(needed)], key=lambda job: (job.serial, job.id))
 
     def _merge(self, jobs: list[DragonflyJob]) -> list[DragonflyJob]:

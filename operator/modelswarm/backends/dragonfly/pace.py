@@ -24,6 +24,10 @@ PROBE_LOST = 150.0
 PROBE_EVERY = 60.0
 """Seconds from one question to the next: the scheduler asks every host of the cluster for each."""
 
+GLANCE_AT_LEAST = 2.0
+GLANCE_AT_MOST = 10.0
+"""Seconds between two looks of a task at the seed peers themselves, where these can be asked."""
+
 BACKOFF = 10.0
 BACKOFF_SLOW = 60.0
 BACKOFF_CAP = 600.0
@@ -41,6 +45,12 @@ def look_in(age: float, rng: random.Random) -> float:
     """Seconds until it is worth asking about a job of this age."""
     jitter = rng.uniform(*AFTER_LOOK)
     return min(next_look(age) - age + jitter, AT_MOST * rng.uniform(0.8, 1.0))
+
+
+def glance_in(age: float, rng: random.Random) -> float:
+    """Seconds until seed peers are asked again about a job of this age: a twentieth of it, so that nobody waits much
+    longer than it took, and nobody asks often about what takes hours."""
+    return min(GLANCE_AT_MOST, max(GLANCE_AT_LEAST, age / 20)) * rng.uniform(0.8, 1.0)
 
 
 def is_forgotten(updated: float, age: float) -> bool:

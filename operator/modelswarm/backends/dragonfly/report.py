@@ -1,5 +1,7 @@
 """The books of a task, as the p2ptask controller wants to see them. Pure."""
 
+from dataclasses import replace
+
 from modelswarm.api.conditions import TaskReason
 from modelswarm.api.p2ptask import DragonflyJob, DragonflyStatus, NodeFailure
 from modelswarm.backends.dragonfly.items import parse_items
@@ -60,6 +62,7 @@ def working(ledger: Ledger, *, changed: bool, holds: bool, poll_after: float) ->
         failed=len({job.cluster for job in failing}),
         done_bytes=ledger.done_bytes,
         total_bytes=status.bytes * len(status.clusters),
+        attempts=status.failed_attempts,
         failures=tuple(
             NodeFailure(
                 node=f"scheduler-cluster-{job.cluster}",
@@ -72,6 +75,26 @@ def working(ledger: Ledger, *, changed: bool, holds: bool, poll_after: float) ->
         holds=holds,
         poll_after=poll_after,
     )
+
+
+def spared(observation: Observation) -> Observation:
+    """Of a task that was complete once and lost something since: trouble with bringing it again keeps nobody waiting.
+
+    Nodes get what is missing from the origin, which is what a fallback before the first Ready would amount to.
+    """
+    if observation.state is EngineState.READY or not (observation.failures or observation.state in _IN_TROUBLE):
+        return observation
+    return replace(
+        observation,
+        state=EngineState.READY,
+        reason=TaskReason.DISTRIBUTED,
+        message="Seed peers held all of it once; what they lost since comes from the origin until it is brought again",
+        desired=max(1, observation.desired),
+        degraded=(observation.reason, observation.message),
+    )
+
+
+_IN_TROUBLE = frozenset({EngineState.FAILED, EngineState.UNREACHABLE})
 
 
 def _progress(status: DragonflyStatus) -> str:

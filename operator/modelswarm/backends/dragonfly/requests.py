@@ -20,6 +20,8 @@ class PreheatArgs(BaseModel):
     scope: str = "all_seed_peers"
     """With ``single_seed_peer``, the default, a job that downloaded nothing is a SUCCESS."""
     count: int = 1
+    ips: tuple[str, ...] | None = None
+    """Only seed peers with these addresses."""
     tag: str = ""
     application: str = ""
     headers: dict[str, str] | None = Field(default=None, repr=False)

@@ -35,6 +35,10 @@ class DragonflySettings:
     """Of images that name none; empty: those of the nodes."""
     image_hosts: Mapping[str, str] = field(default_factory=dict)
     """Registry → base URL, as the nodes' mirrors name the upstream."""
+    schedulers: Mapping[int, str] = field(default_factory=dict)
+    """Cluster → ``host:port`` of a scheduler's gRPC, to find the cluster's seed peers; none: only the manager is asked."""
+    check_seconds: float = 1800.0
+    """How often it is looked whether seed peers still have what they once had; 0: never."""
     allow_gated: bool = False
     """Whether files that need a token may lie in Dragonfly, which hands them to whoever knows the URL."""
 

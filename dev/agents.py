@@ -1,0 +1,231 @@
+"""Node agents as processes of this machine: each with a Node object, an address of its own, and its own store.
+
+There is no kubelet here, so this module does what the kubelet and the endpoint controller would do for a DaemonSet:
+a Pod object per node (tokens are bound to it, which is how the API server knows an agent's node), and an EndpointSlice
+of the headless Service that follows every agent's ``/readyz``.
+"""
+
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+import httpx
+import yaml
+
+from dev.controlplane import ControlPlane
+from dev.installation import ROOT
+from dev.process import Child
+
+AGENT_NAMESPACE = "ome"
+SERVICE = "ome-peers"
+SERVICE_ACCOUNT = "ome-model-agent"
+HTTP_PORT, TORRENT_PORT, METAINFO_PORT = 8080, 6881, 8081
+_POLL = 0.1
+_MANIFESTS = ROOT / "config" / "p2p"
+
+
+@dataclass(slots=True)
+class Agent:
+    """One node's agent. ``host`` is its address: of loopback, or of a network namespace (``prefix`` enters it)."""
+
+    node: str
+    host: str
+    store: Path
+    child: Child
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def url(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{HTTP_PORT}"
+
+    @property
+    def ready(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/readyz", timeout=2, trust_env=False).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    def metrics(self) -> str:
+        return httpx.get(f"{self.url}/metrics", timeout=5, trust_env=False).text
+
+    def files(self) -> dict[str, Path]:
+        """Everything in complete or growing model directories, by path below ``models``."""
+        models = self.store / "models"
+        return {str(path.relative_to(models)): path for path in models.rglob("*") if path.is_file()}
+
+
+class AgentFleet:
+    """Agents on one control plane. A context manager; agents may be added, killed and started again at any time.
+
+    ``addresses`` are the agents' hosts, one for each; by default 127.0.1.1, 127.0.1.2... ``arguments`` and
+    ``environment`` are for all of them. The hub is named by ``HF_ENDPOINT`` in ``environment``.
+    """
+
+    def __init__(
+        self,
+        cluster: ControlPlane,
+        directory: Path,
+        *,
+        environment: Mapping[str, str] | None = None,
+        prefix: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
+        self.agents: dict[str, Agent] = {}
+        self._cluster = cluster
+        self._directory = directory
+        self._environment = dict(environment or {})
+        self._prefix = dict(prefix or {})
+        self._published: list[tuple[str, str, bool]] | None = None
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="endpoints", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._directory.mkdir(parents=True, exist_ok=True)
+        for manifest in ("headless-service.yaml", "model-agent-daemonset.yaml"):
+            self._cluster.apply(_MANIFESTS / manifest)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        self._thread.join()
+        for agent in self.agents.values():
+            agent.child.stop()
+
+    def add(self, node: str, host: str | None = None, *, labels: Mapping[str, str] | None = None) -> Agent:
+        """A node with an agent on it; the agent is not started yet."""
+        host = host or f"127.0.1.{len(self.agents) + 1}"
+        labels = {"kubernetes.io/hostname": node, **(labels or {})}
+        self._cluster.apply(_documents(_node(node, labels), _pod(node, host)))
+        self._cluster.kubectl(
+            "patch", "pod", _pod_name(node), "-n", AGENT_NAMESPACE, "--subresource=status", "--type=merge", "-p",
+            f'{{"status":{{"phase":"Running","podIP":"{host}"}}}}',
+        )  # fmt: skip
+        store = self._directory / node
+        store.mkdir(parents=True, exist_ok=True)
+        child = Child(
+            f"agent {node}",
+            [*self._prefix.get(node, ()), sys.executable, "-m", "modelswarm", "agent"],
+            log=self._directory / f"{node}.log",
+            env={
+                "KUBECONFIG": str(
+                    self._cluster.service_account_kubeconfig(
+                        AGENT_NAMESPACE, SERVICE_ACCOUNT, "24h", pod=_pod_name(node)
+                    )
+                ),
+                "PYTHONPATH": str(ROOT / "operator"),
+                "NO_PROXY": "*",
+                "NODE_NAME": node,
+                "POD_NAME": _pod_name(node),
+                "POD_NAMESPACE": AGENT_NAMESPACE,
+                "POD_IP": host,
+                "MODEL_DIR": str(store),
+                "PEERS_SERVICE": self.peers_service,
+                "MODELSWARM_AGENT_BIND": host,
+                "MODELSWARM_AGENT_LOG_FORMAT": "text",
+                **self._environment,
+            },
+        )
+        agent = Agent(node, host, store, child, labels)
+        with self._lock:
+            self.agents[node] = agent
+        return agent
+
+    peers_service = ",".join(f"127.0.1.{number}" for number in range(1, 33))
+    """Instead of DNS: every address that an agent may have."""
+
+    def start(self, *nodes: str, seconds: float = 30.0) -> None:
+        """Start these agents (all of them without names), and wait until they are ready."""
+        chosen = [self.agents[node] for node in nodes or self.agents]
+        for agent in chosen:
+            if not agent.child.running:
+                agent.child.start()
+        deadline = time.monotonic() + seconds
+        for agent in chosen:
+            while not agent.ready:
+                if not agent.child.running:
+                    raise agent.child.failure("ended at its start")
+                if time.monotonic() > deadline:
+                    raise agent.child.failure(f"was not ready within {seconds:g} s")
+                time.sleep(0.05)
+
+    def kill(self, node: str) -> None:
+        """SIGKILL."""
+        self.agents[node].child.stop()
+
+    def stop(self, node: str) -> None:
+        self.agents[node].child.stop(grace=15)
+
+    def remove(self, node: str) -> None:
+        """The node leaves the cluster, and its disk with it."""
+        with self._lock:
+            agent = self.agents.pop(node)
+        agent.child.stop()
+        self._cluster.kubectl("delete", "pod", _pod_name(node), "-n", AGENT_NAMESPACE, "--grace-period=0", "--force")
+        self._cluster.kubectl("delete", "node", node)
+        shutil.rmtree(agent.store, ignore_errors=True)
+
+    def _follow(self) -> None:
+        while not self._stopping.wait(_POLL):
+            with self._lock:
+                agents = list(self.agents.values())
+            found = [(agent.node, agent.host, agent.child.running and agent.ready) for agent in agents]
+            if found != self._published:
+                self._cluster.apply(_documents(_slice(found)))
+                self._published = found
+
+
+def _node(name: str, labels: Mapping[str, str]) -> dict[str, object]:
+    return {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": dict(labels)}}
+
+
+def _pod_name(node: str) -> str:
+    return f"ome-model-agent-{node}"
+
+
+def _pod(node: str, host: str) -> dict[str, object]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": _pod_name(node),
+            "namespace": AGENT_NAMESPACE,
+            "labels": {"app.kubernetes.io/instance": "dev"},
+        },
+        "spec": {
+            "nodeName": node,
+            "serviceAccountName": SERVICE_ACCOUNT,
+            "containers": [{"name": "model-agent", "image": "agent"}],
+        },
+    }
+
+
+def _slice(found: Sequence[tuple[str, str, bool]]) -> dict[str, object]:
+    return {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {
+            "name": f"{SERVICE}-dev",
+            "namespace": AGENT_NAMESPACE,
+            "labels": {"kubernetes.io/service-name": SERVICE, "endpointslice.kubernetes.io/managed-by": "dev"},
+        },
+        "addressType": "IPv6" if any(":" in host for _, host, _ in found) else "IPv4",
+        "endpoints": [
+            {"addresses": [host], "nodeName": node, "conditions": {"ready": ready, "serving": ready}}
+            for node, host, ready in found
+        ],
+        "ports": [
+            {"name": "torrent", "port": TORRENT_PORT, "protocol": "TCP"},
+            {"name": "metainfo", "port": METAINFO_PORT, "protocol": "TCP"},
+        ],
+    }
+
+
+def _documents(*objects: Mapping[str, object]) -> str:
+    return yaml.safe_dump_all([dict(obj) for obj in objects])

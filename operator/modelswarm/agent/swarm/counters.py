@@ -1,0 +1,28 @@
+"""Bytes that went through the swarm, by content."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Traffic:
+    """Payload in bytes since the start, without repeated or refused pieces' protocol overhead."""
+
+    uploaded: int = 0
+    downloaded: int = 0
+
+
+@dataclass(slots=True)
+class Counters:
+    """``total`` and ``contents`` only grow; ``connections`` and ``torrents`` are of now."""
+
+    total: Traffic = field(default_factory=Traffic)
+    contents: dict[str, Traffic] = field(default_factory=dict)
+    connections: int = 0
+    torrents: int = 0
+    seeding: int = 0
+    """Complete models that are offered."""
+
+    def add(self, content: str, *, uploaded: int, downloaded: int) -> None:
+        for traffic in (self.total, self.contents.setdefault(content, Traffic())):
+            traffic.uploaded += uploaded
+            traffic.downloaded += downloaded

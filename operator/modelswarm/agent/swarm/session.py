@@ -1,0 +1,407 @@
+"""The node's swarm: one libtorrent session, fed with windows of files in flight and with complete models.
+
+    swarm = Swarm(settings, report=events.put_nowait)
+    await swarm.start()
+    swarm.offer(window, partial, content=content_id)                       # its bytes are here
+    swarm.want(window, partial, content=content_id, peers=peers)           # WindowDone follows
+    swarm.seed_model(whole, paths)
+    await swarm.stop()
+
+Everything is called on the event loop and returns at once: libtorrent does the work in threads of its own and tells
+by alerts, whose arrival the loop learns from a socket. Nothing asks all torrents in turn.
+"""
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Callable, Collection, Iterable, Mapping
+from pathlib import Path
+
+import libtorrent as lt
+
+from modelswarm.agent.swarm import torrents
+from modelswarm.agent.swarm.counters import Counters
+from modelswarm.agent.swarm.events import (
+    Event,
+    ModelDone,
+    ModelStalled,
+    PeerBanned,
+    TorrentFailed,
+    WindowDone,
+    WindowStalled,
+)
+from modelswarm.agent.swarm.neighbours import Peer
+from modelswarm.agent.swarm.settings import SwarmSettings, to_libtorrent
+from modelswarm.agent.swarm.torrents import Kind, Torrent, info_hash
+from modelswarm.agent.swarm.whole import Whole
+from modelswarm.agent.swarm.windows import Window
+from modelswarm.errors import CannotListen
+
+READING_SECONDS = 2.0
+"""How often the counters are read. Only torrents that changed are part of it."""
+LISTEN_SECONDS = 10.0
+STOP_SECONDS = 10.0
+
+log = logging.getLogger(__name__)
+
+
+class Swarm:
+    """``report`` is called on the loop, with one event at a time; it must not raise."""
+
+    def __init__(self, settings: SwarmSettings, *, report: Callable[[Event], None]) -> None:
+        self.settings = settings
+        self.counters = Counters()
+        self.port = settings.port
+        self._report = report
+        self._session: lt.session | None = None
+        self._torrents: dict[str, Torrent] = {}  # by id
+        self._by_hash: dict[str, Torrent] = {}
+        self._active: dict[str, Torrent] = {}  # wanted, and not here yet
+        self._nodes: dict[str, str] = {}  # host to node
+        self._shunned: set[str] = set()
+        self._listening: asyncio.Future[int] | None = None
+        self._ears: tuple[socket.socket, socket.socket] | None = None
+        self._reader: asyncio.Task[None] | None = None
+        self._saving: dict[str, asyncio.Future[None]] = {}
+
+    # Life
+
+    async def start(self) -> None:
+        """Listen. Raises CannotListen."""
+        loop = asyncio.get_running_loop()
+        self._listening = loop.create_future()
+        ours, theirs = socket.socketpair()
+        for end in (ours, theirs):
+            end.setblocking(False)
+        self._ears = ours, theirs
+        params = lt.session_params()
+        params.settings = to_libtorrent(self.settings)
+        self._session = lt.session(params)
+        # A Python callback instead of the descriptor makes the process hang at its end, more often than not.
+        self._session.set_alert_fd(theirs.fileno())
+        loop.add_reader(ours, self._hear)
+        self._hear()
+        try:
+            self.port = await asyncio.wait_for(self._listening, LISTEN_SECONDS)
+        except TimeoutError:
+            await self.stop()
+            raise CannotListen(f"nothing listens at port {self.settings.port} after {LISTEN_SECONDS:.0f} s") from None
+        except CannotListen:
+            await self.stop()
+            raise
+        self._reader = asyncio.create_task(self._read_forever(), name="swarm-readings")
+
+    async def stop(self) -> None:
+        """Save what is needed to go on later, say good-bye to the peers and end the threads. Harmless twice."""
+        if self._reader is not None:
+            self._reader.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._reader
+            self._reader = None
+        session = self._session
+        if session is None:
+            return
+        await self.save()
+        self._session = None
+        loop = asyncio.get_running_loop()
+        assert self._ears is not None
+        ours, theirs = self._ears
+        loop.remove_reader(ours)
+        session.set_alert_fd(-1)
+        session.pause()
+        self._torrents.clear()
+        self._by_hash.clear()
+        self._active.clear()
+        # The destructor waits for the threads, and the loop has other things to do meanwhile.
+        box = [session]
+        del session
+        await asyncio.to_thread(box.clear)
+        ours.close()
+        theirs.close()
+
+    # Windows
+
+    def offer(self, window: Window, path: Path, *, content: str, peers: Collection[Peer] = ()) -> None:
+        """All bytes of the window are in the file at ``path``: serve them."""
+        self.share(window, path, content=content, have=frozenset(window.piece_numbers()), peers=peers)
+
+    def want(self, window: Window, path: Path, *, content: str, peers: Collection[Peer]) -> None:
+        """Fetch the window into the file at ``path`` (there, of full length), in place. WindowDone follows."""
+        self.share(window, path, content=content, have=(), peers=peers)
+
+    def share(
+        self, window: Window, path: Path, *, content: str, have: Collection[int], peers: Collection[Peer]
+    ) -> None:
+        """Serve the pieces in ``have`` (numbers within the file) and fetch the window's others.
+
+        ``content`` is what the bytes are counted under. Adding a window again only adds the peers.
+        """
+        if window.id in self._torrents:
+            self.add_peers(window.id, peers)
+            return
+        params = torrents.of_window(window, path, self.settings.secret, have=have, peers=self._allowed(peers))
+        done = all(number in have for number in window.piece_numbers())
+        self._add(params, Kind.WINDOW, window.id, content, peers, done=done)
+
+    def drop(self, torrent: str) -> None:
+        """Forget a window or a model (by id); the files stay. Harmless if it is not there."""
+        record = self._torrents.pop(torrent, None)
+        if record is None:
+            return
+        self._active.pop(torrent, None)
+        record.dropped = True
+        if record.handle is not None:
+            self._remove(record)
+
+    def add_peers(self, torrent: str, peers: Iterable[Peer]) -> None:
+        """Connect to more peers. Peers that are connected, shunned, or this node itself make no difference."""
+        record = self._torrents.get(torrent)
+        if record is None:
+            return
+        for peer in self._allowed(peers):
+            self._nodes[peer.host] = peer.node
+            record.hosts.add(peer.host)
+            if record.handle is None:
+                record.waiting.append(peer)
+            else:
+                record.handle.connect_peer((peer.host, peer.port))
+
+    def has(self, torrent: str) -> bool:
+        return torrent in self._torrents
+
+    def shun(self, hosts: Iterable[str]) -> None:
+        """Talk to these addresses no more, and close the connections to them. Replaces the earlier list."""
+        self._shunned = set(hosts)
+        if self._session is not None:
+            rules = lt.ip_filter()
+            for host in self._shunned:
+                rules.add_rule(host, host, 1)
+            self._session.set_ip_filter(rules)
+
+    # Complete models
+
+    def seed_model(self, whole: Whole, paths: Mapping[str, Path], *, peers: Collection[Peer] = ()) -> None:
+        """Serve a model that is complete and checked. ``paths``: where each of its files is."""
+        if whole.content_id in self._torrents:
+            self.add_peers(whole.content_id, peers)
+            return
+        params = torrents.of_model(whole, paths, have=set(paths), peers=self._allowed(peers), resume=None)
+        self._add(params, Kind.MODEL, whole.content_id, whole.content_id, peers, done=True)
+
+    def fetch_model(
+        self,
+        whole: Whole,
+        paths: Mapping[str, Path],
+        *,
+        have: Collection[str],
+        peers: Collection[Peer],
+        resume: Path | None = None,
+    ) -> None:
+        """Fetch a model's files to ``paths``, but for those in ``have``, which are there. ModelDone follows.
+
+        What came is written down in ``resume`` now and then, and believed when the same is asked for again; the caller
+        removes it together with the files.
+        """
+        if whole.content_id in self._torrents:
+            self.add_peers(whole.content_id, peers)
+            return
+        earlier = _read(resume)
+        params = torrents.of_model(whole, paths, have=have, peers=self._allowed(peers), resume=earlier)
+        self._add(params, Kind.MODEL, whole.content_id, whole.content_id, peers, done=False, resume=resume)
+
+    async def save(self) -> None:
+        """Write down what has come of models that are being fetched, so that a restart goes on from there."""
+        loop = asyncio.get_running_loop()
+        for record in list(self._active.values()):
+            if record.resume is not None and record.handle is not None and record.id not in self._saving:
+                self._saving[record.id] = loop.create_future()
+                record.handle.save_resume_data(int(lt.torrent_handle.flush_disk_cache))
+        if self._saving:
+            await asyncio.wait(list(self._saving.values()), timeout=STOP_SECONDS)
+
+    # Inside
+
+    def _allowed(self, peers: Iterable[Peer]) -> list[Peer]:
+        own = (self.settings.host, self.port)
+        return [peer for peer in peers if peer.host not in self._shunned and (peer.host, peer.port) != own]
+
+    def _add(
+        self,
+        params: lt.add_torrent_params,
+        kind: Kind,
+        torrent: str,
+        content: str,
+        peers: Collection[Peer],
+        *,
+        done: bool,
+        resume: Path | None = None,
+    ) -> None:
+        assert self._session is not None
+        assert params.ti is not None
+        key = info_hash(params.ti.info_hashes())
+        now = asyncio.get_running_loop().time()
+        record = Torrent(torrent, kind, content, key, {peer.host for peer in peers}, done, now, resume=resume)
+        self._nodes.update({peer.host: peer.node for peer in peers})
+        self._torrents[torrent] = self._by_hash[key] = record
+        if not done:
+            self._active[torrent] = record
+        self._session.async_add_torrent(params)
+
+    def _remove(self, record: Torrent) -> None:
+        assert record.handle is not None
+        if self._session is not None:
+            # Its last counts arrive before it is gone.
+            record.handle.post_status(0)
+            self._session.remove_torrent(record.handle)
+
+    def _hear(self) -> None:
+        if self._ears is None or self._session is None:
+            return
+        with contextlib.suppress(BlockingIOError):
+            while self._ears[0].recv(4096):
+                pass
+        for alert in self._session.pop_alerts():
+            handler = _HANDLERS.get(type(alert))
+            if handler is not None:
+                handler(self, alert)
+
+    async def _read_forever(self) -> None:
+        while True:
+            await asyncio.sleep(READING_SECONDS)
+            if self._session is not None:
+                self._session.post_torrent_updates(0)
+                self._session.post_session_stats()
+                self._notice_stalls()
+
+    def _notice_stalls(self) -> None:
+        now = asyncio.get_running_loop().time()
+        for record in list(self._active.values()):
+            if now - record.moved > self.settings.stall_seconds:
+                record.moved = now
+                stalled = WindowStalled if record.kind is Kind.WINDOW else ModelStalled
+                self._report(stalled(record.id, record.peers))
+
+    # What libtorrent says
+
+    def _on_added(self, alert: lt.add_torrent_alert) -> None:
+        record = self._by_hash.get(info_hash(alert.params.ti.info_hashes())) if alert.params.ti else None
+        if record is None:
+            return
+        if alert.error.value():
+            self._failed(record, alert.error.message())
+            return
+        record.handle = alert.handle
+        if record.dropped:
+            self._remove(record)
+            return
+        for peer in record.waiting:
+            alert.handle.connect_peer((peer.host, peer.port))
+        record.waiting.clear()
+
+    def _on_finished(self, alert: lt.torrent_finished_alert) -> None:
+        record = self._find(alert)
+        if record is None or record.done:
+            return
+        record.done = True
+        self._active.pop(record.id, None)
+        self._report(WindowDone(record.id) if record.kind is Kind.WINDOW else ModelDone(record.id))
+
+    def _on_banned(self, alert: lt.peer_ban_alert) -> None:
+        record = self._find(alert)
+        if record is not None:
+            host = alert.endpoint[0]
+            self._report(PeerBanned(self._nodes.get(host), host, record.id))
+
+    def _on_failure(self, alert: lt.torrent_error_alert | lt.file_error_alert) -> None:
+        record = self._find(alert)
+        if record is not None:
+            self._failed(record, alert.error.message())
+
+    def _failed(self, record: Torrent, message: str) -> None:
+        self._active.pop(record.id, None)
+        self._report(TorrentFailed(record.id, message))
+
+    def _on_readings(self, alert: lt.state_update_alert) -> None:
+        now = asyncio.get_running_loop().time()
+        for status in alert.status:
+            record = self._by_hash.get(info_hash(status.info_hashes))
+            if record is None:
+                continue
+            self.counters.add(
+                record.content,
+                uploaded=status.total_payload_upload - record.uploaded,
+                downloaded=status.total_payload_download - record.downloaded,
+            )
+            record.uploaded, record.downloaded = status.total_payload_upload, status.total_payload_download
+            record.peers = status.num_peers
+            if status.total_done != record.here:
+                record.here, record.moved = status.total_done, now
+
+    def _on_removed(self, alert: lt.torrent_removed_alert) -> None:
+        key = info_hash(alert.info_hashes)
+        record = self._by_hash.get(key)
+        if record is not None and record.dropped:
+            del self._by_hash[key]
+
+    def _on_statistics(self, alert: lt.session_stats_alert) -> None:
+        self.counters.connections = alert.values["peer.num_peers_connected"]
+        self.counters.torrents = len(self._torrents)
+        models = (record for record in self._torrents.values() if record.kind is Kind.MODEL)
+        self.counters.seeding = sum(record.done for record in models)
+
+    def _on_listening(self, alert: lt.listen_succeeded_alert) -> None:
+        if self._listening is not None and not self._listening.done():
+            self._listening.set_result(alert.port)
+
+    def _on_deaf(self, alert: lt.listen_failed_alert) -> None:
+        if self._listening is not None and not self._listening.done() and self.settings.host is not None:
+            self._listening.set_exception(CannotListen(alert.message()))
+
+    def _on_resume(self, alert: lt.save_resume_data_alert) -> None:
+        record = self._find(alert)
+        if record is not None and record.resume is not None:
+            _write(record.resume, lt.write_resume_data_buf(alert.params))
+        self._saved(record)
+
+    def _on_no_resume(self, alert: lt.save_resume_data_failed_alert) -> None:
+        self._saved(self._find(alert))
+
+    def _saved(self, record: Torrent | None) -> None:
+        future = self._saving.pop(record.id, None) if record is not None else None
+        if future is not None and not future.done():
+            future.set_result(None)
+
+    def _find(self, alert: lt.torrent_alert) -> Torrent | None:
+        return self._by_hash.get(info_hash(alert.handle.info_hashes()))
+
+
+_HANDLERS: dict[type, Callable[..., None]] = {
+    lt.add_torrent_alert: Swarm._on_added,
+    lt.torrent_finished_alert: Swarm._on_finished,
+    lt.peer_ban_alert: Swarm._on_banned,
+    lt.torrent_error_alert: Swarm._on_failure,
+    lt.file_error_alert: Swarm._on_failure,
+    lt.state_update_alert: Swarm._on_readings,
+    lt.torrent_removed_alert: Swarm._on_removed,
+    lt.session_stats_alert: Swarm._on_statistics,
+    lt.listen_succeeded_alert: Swarm._on_listening,
+    lt.listen_failed_alert: Swarm._on_deaf,
+    lt.save_resume_data_alert: Swarm._on_resume,
+    lt.save_resume_data_failed_alert: Swarm._on_no_resume,
+}
+
+
+def _read(path: Path | None) -> bytes | None:
+    with contextlib.suppress(OSError):
+        return None if path is None else path.read_bytes()
+    return None
+
+
+def _write(path: Path, data: bytes) -> None:
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_bytes(data)
+        part.replace(path)
+    except OSError as error:
+        log.warning("P2P: cannot write down the progress at %s: %s", path, error.strerror)

@@ -1,0 +1,115 @@
+"""One torrent of the session: what it is for, and the parameters that libtorrent adds it with."""
+
+import enum
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import libtorrent as lt
+
+from modelswarm.agent.swarm.neighbours import Peer
+from modelswarm.agent.swarm.whole import Whole
+from modelswarm.agent.swarm.windows import Window, to_metainfo
+
+WANTED = 4
+NOT_WANTED = 0
+
+
+class Kind(enum.Enum):
+    WINDOW = "window"
+    MODEL = "model"
+
+
+@dataclass(slots=True)
+class Torrent:
+    """What the swarm remembers of a torrent. ``handle`` is None until libtorrent has added it.
+
+    ``uploaded`` and ``downloaded`` are bytes of payload, as of the last reading.
+    """
+
+    id: str
+    kind: Kind
+    content: str
+    info_hash: str
+    hosts: set[str]
+    done: bool
+    moved: float
+    """When something of it last came."""
+    handle: lt.torrent_handle | None = None
+    dropped: bool = False
+    resume: Path | None = None
+    waiting: list[Peer] = field(default_factory=list)
+    peers: int = 0
+    here: int = 0
+    uploaded: int = 0
+    downloaded: int = 0
+
+
+def info_hash(hashes: lt.info_hash_t) -> str:
+    return str(hashes.get_best())
+
+
+def of_window(
+    window: Window, path: Path, secret: bytes, *, have: Collection[int], peers: Collection[Peer]
+) -> lt.add_torrent_params:
+    """``path``: the file, at its full length, sparse as it may be; ``have``: the pieces that are in it already."""
+    params = lt.load_torrent_buffer(to_metainfo(window, secret))
+    pieces = window.pieces
+    wanted = [NOT_WANTED] * pieces
+    here = [False] * pieces
+    for number in window.piece_numbers():
+        wanted[number] = WANTED
+        here[number] = number in have
+    params.piece_priorities = wanted
+    params.have_pieces = here
+    params.renamed_files = {0: str(path)}
+    params.save_path = str(path.parent)
+    params.peers = [(peer.host, peer.port) for peer in peers]
+    # Who talks to whom is decided for every window, so there is nothing for peer exchange to add.
+    params.flags = _FLAGS | lt.torrent_flags.disable_pex
+    return params
+
+
+def of_model(
+    whole: Whole, paths: Mapping[str, Path], *, have: Collection[str], peers: Collection[Peer], resume: bytes | None
+) -> lt.add_torrent_params:
+    """``paths``: where each file is, or is to be; ``have``: those that are there, complete.
+
+    What ``resume`` (of an earlier run) says about the pieces of the others is believed; their files have to be there.
+    """
+    params = lt.load_torrent_buffer(whole.metainfo)
+    params.renamed_files = {index: str(paths[path]) for index, path in whole.files}
+    params.save_path = str(next(iter(paths.values())).parent)
+    params.peers = [(peer.host, peer.port) for peer in peers]
+    params.flags = _FLAGS
+    if all(path in have for _, path in whole.files):
+        # Pieces are hashed when they are first asked for: a file that rotted is noticed before it spreads.
+        params.flags |= lt.torrent_flags.seed_mode
+        return params
+    here = _earlier_pieces(resume, params)
+    priorities = [WANTED] * whole.pieces
+    for index, path in whole.files:
+        if path in have:
+            for number in whole.pieces_of(index):
+                here[number] = True
+                priorities[number] = NOT_WANTED
+    params.have_pieces = here
+    params.piece_priorities = priorities
+    return params
+
+
+def _earlier_pieces(resume: bytes | None, params: lt.add_torrent_params) -> list[bool]:
+    assert params.ti is not None
+    nothing = [False] * params.ti.num_pieces()
+    if resume is None:
+        return nothing
+    try:
+        earlier = lt.read_resume_data(resume)
+    except RuntimeError:
+        return nothing
+    same = info_hash(earlier.info_hashes) == info_hash(params.ti.info_hashes())
+    pieces = list(earlier.have_pieces)
+    return pieces if same and len(pieces) == len(nothing) else nothing
+
+
+_FLAGS = lt.torrent_flags.no_verify_files | lt.torrent_flags.update_subscribe | lt.torrent_flags.apply_ip_filter

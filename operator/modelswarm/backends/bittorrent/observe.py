@@ -1,0 +1,103 @@
+"""From what the agents report to one observation of a task. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from modelswarm.api.conditions import TaskReason
+from modelswarm.api.nodecache import ModelState
+from modelswarm.api.p2ptask import NodeFailure, Placement
+from modelswarm.backends.bittorrent.nodes import AgentNode, Copy
+from modelswarm.backends.engine import EngineState, Observation
+from modelswarm.placement import holders, matches
+
+MOST_NAMED = 20
+"""Failures in a status."""
+
+
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """What a task wants: which content, how large, where."""
+
+    content: str
+    """The manifest's digest, ``sha256:<hex>``."""
+    bytes: int
+    placement: Placement
+
+
+def choose(aim: Aim, nodes: Sequence[AgentNode]) -> tuple[AgentNode, ...]:
+    """The nodes that should hold the content, by name: of those with a live agent that match, ``copies`` (or all).
+
+    Rendezvous hashing: when a node comes or goes, no other copy moves.
+    """
+    eligible = {node.name: node for node in nodes if node.live and matches(aim.placement.node_selector, node.labels)}
+    chosen = holders(aim.content, eligible, aim.placement.copies)
+    return tuple(eligible[name] for name in sorted(chosen))
+
+
+def observe(aim: Aim, nodes: Sequence[AgentNode]) -> Observation:
+    """How far the task is. A node that was not chosen and holds the content (a pod landed there) makes it Ready too."""
+    if not any(node.live for node in nodes):
+        return Observation(
+            EngineState.UNREACHABLE,
+            TaskReason.NO_AGENT,
+            "no node has a ready agent; see: kubectl get pods,endpointslices -n ome",
+        )
+    chosen = choose(aim, nodes)
+    if not chosen:
+        selector = ", ".join(f"{key}={value}" for key, value in sorted(aim.placement.node_selector.items()))
+        return Observation(
+            EngineState.UNREACHABLE,
+            TaskReason.NO_MATCHING_NODE,
+            f"no node with a ready agent matches the node selector {selector}",
+        )
+    wanted = {node.name for node in chosen}
+    holding = [node.name for node in nodes if node.live and _is(node.copies.get(aim.content), ModelState.READY)]
+    ready = [name for name in holding if name in wanted]
+    failures = _failures(aim, chosen)
+    copies = [copy for node in nodes if (copy := node.copies.get(aim.content)) is not None]
+    chosen_copies = [node.copies.get(aim.content) for node in chosen]
+    enough = len(holding) >= min(aim.placement.min_ready, len(chosen))
+    state, reason, message = _verdict(enough, failures, len(chosen))
+    return Observation(
+        state,
+        reason,
+        f"{len(ready)} of {len(chosen)} nodes hold every file, verified" if enough else message,
+        desired=len(chosen),
+        ready=len(ready),
+        failed=len(failures),
+        done_bytes=sum(_done(copy, aim.bytes) for copy in chosen_copies),
+        total_bytes=aim.bytes * len(chosen),
+        origin_bytes=sum(copy.origin_bytes for copy in copies),
+        peer_bytes=sum(copy.peer_bytes for copy in copies),
+        failures=failures[:MOST_NAMED],
+        attempts=1 if state is EngineState.FAILED else 0,  # agents try again by themselves, so time decides
+        nodes=() if aim.placement.copies == "All" else tuple(node.name for node in chosen),
+    )
+
+
+def _verdict(enough: bool, failures: Sequence[NodeFailure], chosen: int) -> tuple[EngineState, str, str]:
+    if enough:
+        return EngineState.READY, TaskReason.DISTRIBUTED, ""
+    if len(failures) == chosen:
+        first = failures[0]
+        more = f" (and {chosen - 1} more nodes)" if chosen > 1 else ""
+        return EngineState.FAILED, first.reason, f"{first.node}: {first.message}{more}"
+    return EngineState.RUNNING, TaskReason.RUNNING, "The nodes' agents are fetching"
+
+
+def _failures(aim: Aim, chosen: Sequence[AgentNode]) -> tuple[NodeFailure, ...]:
+    return tuple(
+        NodeFailure(node=node.name, reason=copy.reason or "Failed", message=copy.message)
+        for node in chosen
+        if (copy := node.copies.get(aim.content)) is not None and _is(copy, ModelState.FAILED)
+    )
+
+
+def _is(copy: Copy | None, state: ModelState) -> bool:
+    return copy is not None and copy.state is state
+
+
+def _done(copy: Copy | None, total: int) -> int:
+    if copy is None:
+        return 0
+    return total if copy.state is ModelState.READY else min(copy.done_bytes, total)

@@ -1,0 +1,91 @@
+"""The short way to learn what seed peers have: ask them, instead of waiting until the manager looks at its own job.
+
+A scheduler lists its cluster's seed peers, and each of these says whether it has every byte of a task, by the task's
+id. (``StatFile`` of the scheduler says the same of files, but asks every host of the cluster each time, does not tell
+seed peers from others, and v2.5.1 knows no ids of digests.) Whatever does not answer leaves it at the manager's pace.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from modelswarm.backends.dragonfly.wire import Unanswered, Wire
+
+logger = logging.getLogger(__name__)
+
+RATE = 10.0
+"""Questions a second for each scheduler cluster, over all tasks; one question is a request to each seed peer of it."""
+BURST = 50.0
+LIST_SECONDS = 30.0
+"""How long a list of seed peers is good for; the scheduler itself looks for new ones as often."""
+REST_SECONDS = 30.0
+"""After no answer a cluster is left alone for so long."""
+
+
+@dataclass(slots=True)
+class _Cluster:
+    scheduler: str
+    seeds: tuple[str, ...] = ()
+    listed_until: float = 0.0
+    rests_until: float = 0.0
+    tokens: float = BURST
+    counted_at: float = 0.0
+    silent: bool = False
+
+
+class Seeds:
+    """``schedulers``: cluster → ``host:port``. For use within one event loop."""
+
+    def __init__(self, schedulers: Mapping[int, str], wire: Wire) -> None:
+        self._clusters = {number: _Cluster(address) for number, address in schedulers.items()}
+        self._wire = wire
+
+    def answers(self, cluster: int) -> bool:
+        """Whether there is somebody to ask, and the last question was answered (or it is time to try again)."""
+        known = self._clusters.get(cluster)
+        return known is not None and _now() >= known.rests_until
+
+    async def holds(self, cluster: int, task_id: str) -> bool | None:
+        """Whether a seed peer of the cluster has every byte of the task.
+
+        None: nobody can say now (no answer from one that might have it, or too many questions).
+        """
+        known = self._clusters.get(cluster)
+        if known is None or _now() < known.rests_until or not _take(known):
+            return None
+        try:
+            if _now() >= known.listed_until:
+                known.seeds = tuple(await self._wire.seeds(known.scheduler))
+                known.listed_until = _now() + LIST_SECONDS
+            answers = await asyncio.gather(
+                *(self._wire.holds(seed, task_id) for seed in known.seeds), return_exceptions=True
+            )
+            for answer in answers:
+                if isinstance(answer, BaseException) and not isinstance(answer, Unanswered):
+                    raise answer
+            failed = [answer for answer in answers if isinstance(answer, Unanswered)]
+            if failed and len(failed) == len(answers):
+                raise failed[0]
+        except Unanswered as error:
+            known.rests_until, known.listed_until = _now() + REST_SECONDS, 0.0
+            if not known.silent:
+                logger.warning("scheduler cluster %d: seed peers cannot be asked (%s)", cluster, error)
+            known.silent = True
+            return None
+        known.silent = False
+        return True if True in answers else None if failed else False
+
+
+def _take(cluster: _Cluster) -> bool:
+    now = _now()
+    cluster.tokens = min(BURST, cluster.tokens + (now - cluster.counted_at) * RATE)
+    cluster.counted_at = now
+    if cluster.tokens < 1:
+        return False
+    cluster.tokens -= 1
+    return True
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,56 @@
+"""Which nodes have a ready agent: the endpoints of the agents' headless Service, looked at every few seconds.
+
+They say what a NodeCache cannot: a killed agent or a lost node does not write any more.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from modelswarm.backends.bittorrent.nodes import Nodes, ready_nodes
+from modelswarm.errors import KubeError
+from modelswarm.kube.kinds import ENDPOINTSLICE
+from modelswarm.kube.port import KubePort
+
+logger = logging.getLogger(__name__)
+
+
+class AgentWatch:
+    """Sets ``nodes.live``, and calls ``changed`` when it is another set."""
+
+    def __init__(
+        self,
+        kube: KubePort,
+        nodes: Nodes,
+        *,
+        namespace: str,
+        service: str,
+        changed: Callable[[], None],
+        seconds: float = 5.0,
+    ) -> None:
+        self._kube = kube
+        self._nodes = nodes
+        self._namespace = namespace
+        self._selector = f"kubernetes.io/service-name={service}"
+        self._changed = changed
+        self._seconds = seconds
+        self._problem = ""
+
+    async def look(self) -> bool:
+        """Look once; returns whether something changed. What cannot be read now stays as it was."""
+        try:
+            slices = await self._kube.list(ENDPOINTSLICE, self._namespace, label_selector=self._selector)
+        except KubeError as error:
+            if error.message != self._problem:
+                logger.warning("cannot see which agents are ready: %s", error.message)
+            self._problem = error.message
+            return False
+        self._problem = ""
+        before, self._nodes.live = self._nodes.live, ready_nodes(slices)
+        return self._nodes.live != before
+
+    async def run(self) -> None:
+        while True:
+            await asyncio.sleep(self._seconds)
+            if await self.look():
+                self._changed()

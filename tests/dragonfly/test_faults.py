@@ -1,0 +1,233 @@
+"""What the manager and the origin can do wrong while one operator works on, and how each of it ends.
+
+All of it happens at once, to different tasks, because the manager tells of a job's end after half a minute only.
+"""
+
+import re
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from dev.dragonfly.fault_proxy import Fault, FaultProxy, Route, answer, cut, garbage, held, lose_answer, slow
+from dev.dragonfly.stack import DragonflyStack
+from dev.hub import Kind, RateLimit, Rule, ServerError
+from dev.hub.faults import Fault as OriginFault
+from dev.installation import OperatorProcess
+from tests.dragonfly.support import Bench, attempts_by_file
+from tests.dragonfly.support.bench import TOKEN_SECRET, traces
+from tests.integration.support.waiting import eventually
+
+FILES = 10
+BAD = "model-03.safetensors"
+TWO_DOCUMENTS = b'{"errors":"json: cannot unmarshal"}{"errors":"EOF"}'
+
+
+@dataclass(frozen=True, slots=True)
+class Strike:
+    """What happens to the first request of a kind about a task, and what the task says of it."""
+
+    name: str
+    fault: Fault
+    reason: str = ""
+    """Empty: nothing is wrong."""
+    says: str = ""
+    on: Route = Route.SUBMIT
+    jobs: int = 1
+    """How many jobs are made for the files."""
+
+
+NEVER = threading.Event()
+STRIKES = (
+    Strike("redirect", answer(301, headers={"Location": "/"}), "ManagerUnreachable", r"a redirect \(HTTP 301\)"),
+    Strike("unprocessable", answer(422, TWO_DOCUMENTS), "Refused", "HTTP 422: json: cannot unmarshal"),
+    Strike("error", answer(500, b'{"message":"Internal Server Error"}'), "ManagerUnreachable", "HTTP 500"),
+    Strike("gateway", answer(503, b"<html>no backend</html>"), "ManagerUnreachable", "HTTP 503"),
+    Strike("limited", answer(429, b"rate limit exceeded"), "RateLimited", "429"),
+    Strike("garbage", garbage(), "ManagerUnreachable", "not a job"),
+    Strike("cut", cut(), "ManagerUnreachable", "breaks off its answer"),
+    Strike("lost", lose_answer(), "ManagerUnreachable", "breaks off its answer"),
+    Strike("garbled", Fault(status=200, body=b'{"id":'), "ManagerUnreachable", "not a job"),
+    Strike("silent", held(NEVER), "ManagerUnreachable", "does not answer in time"),
+    Strike("slow", slow(5.0)),
+    Strike("list-error", answer(500, b'{"message":"Internal Server Error"}'), on=Route.LIST),
+    Strike("poll-garbage", garbage(), on=Route.JOB),
+    Strike("poll-lost", answer(404, b'{"message":"record not found"}'), "JobLost", "no longer knows", Route.JOB, 2),
+)
+
+
+@pytest.fixture(scope="module")
+def proxy(dragonfly: DragonflyStack) -> Iterator[FaultProxy]:
+    with FaultProxy(dragonfly.manager_url) as running:
+        yield running
+        NEVER.set()
+
+
+@pytest.fixture(scope="module")
+def storm(bench: Bench, proxy: FaultProxy) -> Iterator[OperatorProcess]:
+    """One operator, started with a wrong token, through a restart of the manager and everything else."""
+    dragonfly = bench.dragonfly
+    dragonfly.wait_preheatable()
+    bench.secret(TOKEN_SECRET, {"token": "wrong"})
+    with bench.operator("--retry-seconds=5", manager_url=proxy.url) as operator:
+        operator.wait_leading()
+        bench.task("wrong-token", bench.model("wrong-token"))
+        bench.wait(  # said, and nothing sent
+            "wrong-token", "False", "Unauthorized", seconds=30
+        )
+        bench.secret(TOKEN_SECRET, {"token": dragonfly.token})
+        _restart_manager(bench, proxy)
+        for strike in STRIKES:
+            proxy.fail(strike.on, strike.fault, mentions=f"org/{strike.name}/", times=1)
+            bench.task(strike.name, bench.model(strike.name))
+        yield operator
+    proxy.heal()
+
+
+def _restart_manager(bench: Bench, proxy: FaultProxy) -> None:
+    """It dies when it knows of one job, has just made another, and has not been asked for a third."""
+
+    def die() -> None:
+        bench.dragonfly.kill_manager()
+        proxy.close()
+
+    bench.task("pending", bench.model("pending"))
+    bench.wait_submitted("pending")
+    proxy.fail(Route.SUBMIT, Fault(cut=True, after=die), mentions="org/posted/", times=1)
+    bench.task("posted", bench.model("posted"))
+    eventually(lambda: proxy.made(mentions="org/posted/"), 30)
+    bench.task("unposted", bench.model("unposted"))
+    bench.wait_said("unposted", "ManagerUnreachable")
+    bench.dragonfly.start_manager()
+    proxy.open()
+
+
+# The origin
+
+
+@dataclass(slots=True)
+class Spoiled:
+    """Ten files, one of which the origin does not give."""
+
+    name: str
+    rule: Rule
+
+    def mend(self) -> None:
+        self.rule.times = self.rule.hits
+
+
+def spoil(bench: Bench, name: str, fault: OriginFault, **spec: int) -> Spoiled:
+    model = bench.model(name, files=FILES)
+    rule = bench.hub.fail(f"{model}/{BAD}", fault, on=Kind.RESOLVE)
+    bench.task(name, model, **spec)
+    return Spoiled(name, rule)
+
+
+@pytest.fixture(scope="module")
+def denied(bench: Bench, storm: OperatorProcess) -> Spoiled:
+    return spoil(bench, "origin-401", ServerError(401))
+
+
+@pytest.fixture(scope="module")
+def missing(bench: Bench, storm: OperatorProcess) -> Spoiled:
+    return spoil(bench, "origin-404", ServerError(404))
+
+
+@pytest.fixture(scope="module")
+def limited(bench: Bench, storm: OperatorProcess) -> Spoiled:
+    return spoil(bench, "origin-429", RateLimit())
+
+
+@pytest.fixture(scope="module")
+def gone(bench: Bench, storm: OperatorProcess) -> Spoiled:
+    return spoil(bench, "origin-404-for-ever", ServerError(404), backoffLimit=1)
+
+
+@pytest.mark.parametrize(
+    ("fixture", "reason"), [("denied", "SourceDenied"), ("missing", "SourceNotFound"), ("limited", "RateLimited")]
+)
+def test_one_file_of_ten_that_the_origin_refuses_holds_up_no_other(
+    bench: Bench,
+    denied: Spoiled,
+    missing: Spoiled,
+    limited: Spoiled,
+    gone: Spoiled,
+    request: pytest.FixtureRequest,
+    fixture: str,
+    reason: str,
+) -> None:
+    spoiled: Spoiled = request.getfixturevalue(fixture)
+    bench.wait_said(spoiled.name, reason, seconds=90)
+    if fixture != "limited":  # that is the origin's word about whoever asks, not about a file
+        eventually(lambda: _confirmed(bench, spoiled.name) >= FILES - 1, 120, every=0.3)
+        assert any(BAD in message for message in bench.history.messages(spoiled.name, reason))
+        assert bench.condition(spoiled.name)[0] == "False"
+    spoiled.mend()
+    bench.wait_distributed(spoiled.name)
+
+
+def test_one_file_that_is_gone_for_ever_is_named_when_the_task_falls_back(bench: Bench, gone: Spoiled) -> None:
+    message = bench.wait(gone.name, "True", "FellBackToOrigin")
+    assert BAD in message
+    assert "SourceNotFound" in message
+    assert bench.condition(gone.name, "Degraded")[:2] == ("True", "SourceNotFound")
+    assert bench.status(gone.name)["phase"] == "FellBack"
+    assert _confirmed(bench, gone.name) >= FILES - 1
+
+
+# The manager's answers
+
+
+@pytest.mark.parametrize("strike", STRIKES, ids=lambda strike: strike.name)
+def test_a_wrong_answer_of_the_manager_is_survived_and_doubles_nothing(
+    bench: Bench, proxy: FaultProxy, storm: OperatorProcess, strike: Strike
+) -> None:
+    bench.wait_distributed(strike.name)
+    if strike.reason:
+        messages = [message for _, _, reason, message in bench.history.of(strike.name) if reason == strike.reason]
+        assert any(re.search(strike.says, message) for message in messages), bench.history.of(strike.name)
+    assert len(proxy.made(mentions=f"org/{strike.name}/")) == strike.jobs
+    jobs = bench.jobs(strike.name)
+    assert set(attempts_by_file(jobs).values()) == {strike.jobs}
+
+
+def test_a_wrong_token_is_named_and_its_correction_is_found_without_a_restart(
+    bench: Bench, proxy: FaultProxy, storm: OperatorProcess
+) -> None:
+    bench.wait_distributed("wrong-token")
+    [message] = bench.history.messages("wrong-token", "Unauthorized")
+    assert "personal access token" in message
+    assert len(proxy.made(mentions="org/wrong-token/")) == 1
+
+
+# The manager's death
+
+
+def test_a_task_waits_for_a_manager_that_is_not_there(bench: Bench, proxy: FaultProxy, storm: OperatorProcess) -> None:
+    bench.wait_distributed("unposted")
+    assert len(proxy.made(mentions="org/unposted/")) == 1
+
+
+@pytest.mark.parametrize("name", ["posted", "pending"])
+def test_a_job_that_the_manager_forgot_when_it_died_is_made_once_more_at_most(
+    bench: Bench, proxy: FaultProxy, storm: OperatorProcess, name: str
+) -> None:
+    """A manager that comes back leaves its old jobs pending for ever. The bytes may be there all the same."""
+    bench.wait_distributed(name)
+    made = len(proxy.made(mentions=f"org/{name}/"))
+    lost = "JobLost" in bench.history.reasons(name)
+    assert made == (2 if lost else 1), bench.history.of(name)
+    assert set(attempts_by_file(bench.jobs(name)).values()) == {1}, "of the lost job nothing is left at the manager"
+
+
+def test_the_operator_has_no_internal_error_to_tell_of(storm: OperatorProcess) -> None:
+    assert storm.child.running
+    assert traces(storm.child.log) == []
+
+
+def _confirmed(bench: Bench, name: str) -> int:
+    """How many files the books have as held by a seed peer."""
+    found = bench.status(name).get("dragonfly", {}).get("clusters", [])
+    parts = [part.partition("-") for cluster in found for part in cluster["confirmed"].split(",") if part]
+    return sum(int(last or first) - int(first) + 1 for first, _, last in parts)

@@ -1,0 +1,95 @@
+"""Which nodes hold a content: the same answer for everybody, and little that moves when nodes come and go."""
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modelswarm.placement import Copies, eligible, holders, matches
+
+CONTENT = "sha256:" + "ab" * 32
+NODES = [f"gpu-{number}" for number in range(8)]
+
+node_sets = st.sets(st.from_regex(r"[a-z][a-z0-9-]{0,20}", fullmatch=True), max_size=20)
+contents = st.from_regex(r"[0-9a-f]{64}", fullmatch=True)
+copies_wanted = st.one_of(st.integers(1, 25), st.just("All"))
+
+
+@pytest.mark.parametrize(
+    ("selector", "labels", "expected"),
+    [
+        pytest.param({}, {}, True, id="an empty selector matches a node without labels"),
+        pytest.param({}, {"a": "1"}, True, id="an empty selector matches any node"),
+        pytest.param({"a": "1"}, {"a": "1", "b": "2"}, True, id="more labels do no harm"),
+        pytest.param({"a": "1"}, {"a": "2"}, False, id="another value"),
+        pytest.param({"a": "1"}, {}, False, id="no such label"),
+        pytest.param({"a": "1", "b": "2"}, {"a": "1"}, False, id="all of them have to match"),
+        pytest.param({"a": ""}, {"a": ""}, True, id="an empty value is a value"),
+        pytest.param({"a": ""}, {}, False, id="an empty value is not a missing label"),
+    ],
+)
+def test_matches(selector: dict[str, str], labels: dict[str, str], expected: bool) -> None:
+    assert matches(selector, labels) is expected
+
+
+def test_eligible_nodes_are_in_order() -> None:
+    nodes = {"b": {"gpu": "a100"}, "a": {"gpu": "a100"}, "c": {"gpu": "t4"}, "d": {}}
+    assert eligible(nodes, {"gpu": "a100"}) == ("a", "b")
+    assert eligible(nodes, {}) == ("a", "b", "c", "d")
+
+
+@pytest.mark.parametrize(
+    ("nodes", "copies", "count"),
+    [
+        pytest.param(NODES, 2, 2, id="two of eight"),
+        pytest.param(NODES, 8, 8, id="as many as there are"),
+        pytest.param(NODES, 9, 8, id="more than there are"),
+        pytest.param(NODES, "All", 8, id="all"),
+        pytest.param([], 2, 0, id="no nodes"),
+        pytest.param([], "All", 0, id="all of none"),
+        pytest.param([*NODES, *NODES], "All", 8, id="a node that is named twice is one node"),
+    ],
+)
+def test_how_many_hold_it(nodes: list[str], copies: Copies, count: int) -> None:
+    found = holders(CONTENT, nodes, copies)
+    assert len(found) == count
+    assert len(set(found)) == count
+
+
+def test_the_choice_is_a_fixed_one() -> None:
+    """Agents of different versions must agree: whoever changes this moves every model of every cluster."""
+    assert holders(CONTENT, NODES, 3) == ("gpu-7", "gpu-2", "gpu-6")
+
+
+def test_the_digest_may_have_its_prefix_or_not() -> None:
+    assert holders(CONTENT, NODES, 3) == holders("ab" * 32, NODES, 3)
+
+
+def test_contents_spread_over_the_nodes() -> None:
+    counts = Counter(node for number in range(4000) for node in holders(f"{number:064x}", NODES, 2))
+    assert set(counts) == set(NODES)
+    assert max(counts.values()) < 1.2 * min(counts.values())
+
+
+@given(contents, node_sets, copies_wanted)
+def test_order_does_not_matter(content: str, nodes: set[str], copies: Copies) -> None:
+    assert holders(content, sorted(nodes), copies) == holders(content, sorted(nodes, reverse=True), copies)
+
+
+@given(contents, node_sets.filter(bool), copies_wanted, st.data())
+def test_removing_a_node_moves_only_what_it_held(
+    content: str, nodes: set[str], copies: Copies, data: st.DataObject
+) -> None:
+    gone = data.draw(st.sampled_from(sorted(nodes)))
+    before, after = holders(content, nodes, copies), holders(content, nodes - {gone}, copies)
+    if gone in before:
+        assert set(before) - {gone} <= set(after)
+        assert len(set(after) - set(before)) <= 1
+    else:
+        assert after == before
+
+
+@given(contents, node_sets, st.integers(1, 25))
+def test_more_copies_keep_those_that_are_there(content: str, nodes: set[str], copies: int) -> None:
+    assert holders(content, nodes, copies + 1)[:copies] == holders(content, nodes, copies)
