@@ -18,7 +18,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from dev.binaries import TOOLS, Binary, BinaryUnavailable, Tool, _from_cache, _locked, _target, cache_directory
+from dev.binaries import (
+    TOOLS,
+    Binary,
+    BinaryUnavailable,
+    Tool,
+    _from_cache,
+    _locked,
+    _target,
+    cache_directory,
+    parse_version,
+)
 from dev.dragonfly.packages import BUILD, DATABASES, PackagesMissing, ensure_packages
 
 DIRECTORY = TOOLS / "dragonfly"
@@ -28,6 +38,9 @@ SERVERS = tuple(
 )
 CLIENTS = ("dfdaemon", "dfget")
 USUAL_CLIENT_BUILD = "25 minutes on two cores"
+PREREQUISITE_MISSING = 3
+"""Exit code when this machine lacks what a build or a run needs, as opposed to a build that failed."""
+RUST = (1, 88)
 INSTALL_RUST = "install Rust 1.88 or newer with its cargo"
 
 # The crate's release profile takes much longer and buys nothing here: 64 MiB through a daemon take half a second with
@@ -38,6 +51,10 @@ PROFILE = {
     "CARGO_PROFILE_DEV_OPT_LEVEL": "1",
     "RUSTFLAGS": "--cfg tokio_unstable",
 }
+
+
+class RustMissing(BinaryUnavailable):
+    """There is no cargo that can build the crate. The message says what to install."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +116,7 @@ def _clients() -> dict[str, Binary]:
 
 def _build(crate: Crate, directory: Path) -> None:
     """Build the client programs and let ``directory`` appear with all of them inside."""
-    cargo = shutil.which("cargo")
-    if cargo is None:
-        raise BinaryUnavailable(f"cannot build {' and '.join(CLIENTS)}: there is no 'cargo' on PATH; {INSTALL_RUST}")
+    cargo = _cargo()
     ensure_packages(BUILD)
     work = cache_directory() / "build" / directory.name
     root = work / "root"
@@ -124,6 +139,18 @@ def _build(crate: Crate, directory: Path) -> None:
     _verify(crate, _archives(crate))
     (root / "bin").rename(directory)
     shutil.rmtree(work, ignore_errors=True)
+
+
+def _cargo() -> str:
+    cannot = f"cannot build {' and '.join(CLIENTS)}"
+    cargo = shutil.which("cargo")
+    if cargo is None:
+        raise RustMissing(f"{cannot}: there is no 'cargo' on PATH; {INSTALL_RUST}")
+    told = subprocess.run([cargo, "--version"], capture_output=True, text=True)
+    version = parse_version(told.stdout)
+    if version is None or version < RUST:
+        raise RustMissing(f"{cannot}: {cargo} says {(told.stdout or told.stderr).strip()!r}; {INSTALL_RUST}")
+    return cargo
 
 
 def _archives(crate: Crate) -> list[Path]:
@@ -151,7 +178,10 @@ def main() -> int:
         if options.install_packages and not (cache_directory() / "bin" / cache_key(pinned_crate())).exists():
             ensure_packages(BUILD, install=True)
         found = prepare()
-    except (BinaryUnavailable, PackagesMissing) as error:
+    except (PackagesMissing, RustMissing) as error:
+        print(error, file=sys.stderr)
+        return PREREQUISITE_MISSING
+    except BinaryUnavailable as error:
         print(error, file=sys.stderr)
         return 1
     for name, binary in found.items():

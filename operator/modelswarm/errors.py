@@ -22,6 +22,13 @@
     │   └── Unavailable               no answer, 429 or 5xx                                 (retried)
     ├── EngineError                   an engine could not be asked or did not understand; carries a typed reason
     ├── LoadError                     the model-loader could not put a file in place; carries a typed reason
+    ├── StoreError                    what a node's store of contents could not do; carries a typed reason
+    │   ├── StoreBusy                 another process holds the store                      (retried)
+    │   ├── InsufficientCapacity      it does not fit, with what may go gone; both numbers  (retried)
+    │   ├── DigestMismatch            complete, and not what the manifest says              (fetched again)
+    │   ├── PathOutsideRoot           a directory that the store may not fill               (a person must act)
+    │   └── StorageFailed             the disk cannot be read or written                    (retried)
+    ├── SourceChanged                 the origin has other bytes than those that were pinned
     ├── SwarmError                    the node's BitTorrent swarm cannot do what it was asked
     │   ├── BadMetainfo               from a peer: damaged, hostile, or of other content
     │   └── CannotListen              the port is taken, or the address is not this machine's
@@ -179,6 +186,84 @@ class LoadError(ModelswarmError):
         super().__init__(message)
         self.reason = reason
         self.message = message
+
+
+class StoreReason(StrEnum):
+    """Why a node does not hold a content; reported as it is."""
+
+    STORE_BUSY = "StoreBusy"
+    INSUFFICIENT_CAPACITY = "InsufficientCapacity"
+    DIGEST_MISMATCH = "DigestMismatch"
+    PATH_OUTSIDE_ROOT = "PathOutsideRoot"
+    STORAGE_FAILED = "StorageFailed"
+
+
+class StoreError(ModelswarmError):
+    """A node's store could not do something; ``retryable`` is False where only a person can help."""
+
+    reason: StoreReason
+    retryable: bool = True
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class StoreBusy(StoreError):
+    """Two agents on one directory would destroy each other's work; the message names directory and holder."""
+
+    reason = StoreReason.STORE_BUSY
+
+
+class InsufficientCapacity(StoreError):
+    """``need`` and ``free`` are bytes: what must still be written, and what may be."""
+
+    reason = StoreReason.INSUFFICIENT_CAPACITY
+
+    def __init__(self, message: str, *, need: int, free: int) -> None:
+        super().__init__(message)
+        self.need = need
+        self.free = free
+
+
+class DigestMismatch(StoreError):
+    """A whole file is wrong. ``damaged`` are the ranges (start, end) of which this node's own disk is to blame.
+
+    The store has forgotten those; where there are none, whoever delivered the bytes has to answer for them.
+    """
+
+    reason = StoreReason.DIGEST_MISMATCH
+
+    def __init__(
+        self, path: str, *, expected: str, actual: str, damaged: tuple[tuple[int, int], ...] = ()
+    ) -> None:
+        super().__init__(f"{path} is not what it should be: expected {expected}, found {actual}")
+        self.path = path
+        self.expected = expected
+        self.actual = actual
+        self.damaged = damaged
+
+
+class PathOutsideRoot(StoreError):
+    """A directory outside the store's root, or one that a symbolic link leads out of it."""
+
+    reason = StoreReason.PATH_OUTSIDE_ROOT
+    retryable = False
+
+
+class StorageFailed(StoreError):
+    """The file system said no; the message has its words and the path."""
+
+    reason = StoreReason.STORAGE_FAILED
+
+
+class SourceChanged(ModelswarmError):
+    """The origin has other bytes under a name than those that were pinned; asking again brings the same."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.reason = "SourceChanged"
 
 
 class SettingsError(ModelswarmError):

@@ -30,6 +30,9 @@ LONGEST_PAUSE = 30.0
 ABSENT_PAUSE = 30.0
 """Seconds between two looks for a kind that does not exist."""
 WATCH_SECONDS = 300.0
+RELIST_AFTER = 3
+"""Failed watches in a row after which a list is asked for: an API server that was restored from a backup does not know
+our version and does not say 410 either."""
 SHORT_WATCH = 1.0
 """A watch that ends sooner, without news, counts as a failure: otherwise it would be asked for in a busy loop."""
 
@@ -93,9 +96,9 @@ class Informer:
                 self._vanish()
                 await asyncio.sleep(self._absent_pause * self._rng.uniform(0.8, 1.2))
             except KubeError as error:
-                if error.status == GONE:
+                if error.status == GONE or self._failures >= RELIST_AFTER:
                     self._version = ""
-                else:
+                if error.status != GONE:
                     self._complain(error)
                 await self._pause(error.retry_after or 0.0)
 
@@ -134,7 +137,7 @@ class Informer:
         )
         async with aclosing(watch) as events:
             async for event in events:
-                self._failures, news = 0, True
+                self._failures, self._complaint, news = 0, "", True
                 key = key_of(event.object)
                 if event.change is Change.DELETED:
                     self._take(key, None)
@@ -142,7 +145,7 @@ class Informer:
                     self._take(key, event.object)
                 self._version = version_of(event.object) or self._version
         if news or clock() - started > SHORT_WATCH:
-            self._failures = 0
+            self._failures, self._complaint = 0, ""
         else:
             await self._pause(0.0)
 

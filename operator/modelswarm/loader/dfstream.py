@@ -17,6 +17,7 @@ import grpc.aio
 from dragonfly_api.common_pb2 import Download, Piece, Priority, SchedulingPolicy, TaskType
 from dragonfly_api.dfdaemon_pb2 import DownloadTaskRequest, DownloadTaskResponse
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
 
 from modelswarm.loader.dfdaemon import Why, shown
 from modelswarm.loader.outcome import Unserved
@@ -91,7 +92,7 @@ class DfdaemonStream:
             os.close(fd)
 
     async def _pieces(
-        self, call: "grpc.aio.UnaryStreamCall[DownloadTaskRequest, DownloadTaskResponse]", size: int, fd: int
+        self, call: "grpc.aio.UnaryStreamCall[Message, DownloadTaskResponse]", size: int, fd: int
     ) -> None:
         seen: set[int] = set()
         got = 0

@@ -1,8 +1,8 @@
 """A whole load: check the disk, bring every file, tell how far it is, sum up."""
 
 import asyncio
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from modelswarm.content.manifest import Manifest, ManifestFile
@@ -99,18 +99,17 @@ class Load:
             )
 
     async def _bring_all(self, wanted: Sequence[ManifestFile]) -> None:
-        """Largest first, so that the last file is not one that everybody waits for."""
-        bringer = Bringer(self.tree, self.legs, self.effort, self.meter, self.say, self.detours)
-        files = iter(sorted(wanted, key=lambda file: (-file.size, file.path)))
-
-        async def work() -> None:
+        async def work(files: Iterator[ManifestFile], bringer: Bringer) -> None:
             for file in files:
                 await bringer.bring(file)
 
         try:
             async with asyncio.TaskGroup() as group:
-                for _ in range(self.effort.parallel):
-                    group.create_task(work())
+                for files, parallel in lanes_of(wanted, self.effort, apart=len(self.legs) > 1):
+                    effort, lane = replace(self.effort, parallel=parallel), iter(files)
+                    bringer = Bringer(self.tree, self.legs, effort, self.meter, self.say, self.detours)
+                    for _ in range(parallel):
+                        group.create_task(work(lane, bringer))
         except BaseExceptionGroup as errors:
             raise first_cause(errors) from None
 
@@ -118,3 +117,16 @@ class Load:
         while True:
             await asyncio.sleep(self.progress)
             self.say(self.meter.line())
+
+
+def lanes_of(files: Sequence[ManifestFile], effort: Effort, *, apart: bool) -> list[tuple[list[ManifestFile], int]]:
+    """Files in the order in which they are brought, and how many at once.
+
+    Largest first, so that the last file is not one that everybody waits for. ``apart``: small ones have a lane of their
+    own, in which many can wait for an answer and none for a large file.
+    """
+    ordered = sorted(files, key=lambda file: (-file.size, file.path))
+    if not apart:
+        return [(ordered, effort.parallel)]
+    large = [file for file in ordered if file.size > effort.small_bytes]
+    return [(large, effort.parallel), (ordered[len(large) :], effort.small_parallel)]

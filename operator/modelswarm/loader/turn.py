@@ -95,7 +95,7 @@ class Turn:
             if not (self._held or self._open):
                 await self._wait()
             self._reading += 1
-            if self._keeper is None or self._keeper.done():
+            if self._keeper is None:
                 self._keeper = asyncio.create_task(self._keep())
 
     async def __aexit__(
@@ -105,9 +105,9 @@ class Turn:
 
     async def leave(self) -> None:
         """Nothing more will be read. Never fails, and takes no longer than half a second."""
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.wait([self._keeper])
+        if (keeper := self._keeper) is not None:
+            keeper.cancel()
+            await asyncio.wait([keeper])
         with suppress(TimeoutError):
             async with asyncio.timeout(_LEAVE_SECONDS):
                 await self._give_back()
@@ -149,14 +149,12 @@ class Turn:
     async def _keep(self) -> None:
         """Renew while bytes come in, also without a permit: whoever counts the readers next must know of us."""
         seen, since = self._moved(), time.monotonic()
-        idle = 0
+        unused = 0
         while True:
             await asyncio.sleep(self._lease / _RENEWALS)
-            idle = 0 if self._reading else idle + 1
-            if idle > 1:
-                # Between two files there is a moment without a reader; this is longer.
-                self._held = False
-                await self._give_back()
+            unused = 0 if self._reading else unused + 1
+            # Between two files there is a moment without a reader; twice in a row is more than that.
+            if unused > 1 and await self._retire():
                 return
             moved, now = self._moved(), time.monotonic()
             if moved != seen:
@@ -166,6 +164,16 @@ class Turn:
             elif self._reading:
                 self._held = self._held or not self._open
                 await self._renew()
+
+    async def _retire(self) -> bool:
+        """Give the permit back until the origin is read again, unless that is now."""
+        async with self._lock:
+            if self._reading:
+                return False
+            self._held = False
+            self._keeper = None
+            await self._give_back()
+            return True
 
     async def _renew(self) -> None:
         for _ in range(_RENEWALS):

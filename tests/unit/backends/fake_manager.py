@@ -67,8 +67,10 @@ class FakeManager:
     """Die at the n-th request, 'before' or 'after' the manager has worked on it."""
     jobs: dict[int, Record] = field(default_factory=dict)
     made: list[Record] = field(default_factory=list)
-    """Every preheat job that was ever made."""
+    """Every preheat job that was ever made and could bring something."""
     requests: list[httpx.Request] = field(default_factory=list)
+    nobody: set[int] = field(default_factory=set)
+    """Jobs for addresses that no seed peer has."""
     cached: set[str] = field(default_factory=set)
     next_id: int = 1
 
@@ -145,14 +147,16 @@ class FakeManager:
                 message = f"no matching manifest for platform {args['platform']}"
                 return httpx.Response(500, json={"message": message})
             urls = self.blobs[key]
-            if not self.knows_digest_ids:
-                args = {k: v for k, v in args.items() if k != "enable_task_id_based_blob_digest"}
+        if not self.knows_digest_ids:
+            args = {k: v for k, v in args.items() if k != "enable_task_id_based_blob_digest"}
+        if args.get("ips"):
+            self.nobody.add(self.next_id)
         now = self.clock()
         seconds = max([self.seconds, *(self.slow.get(url, 0.0) for url in urls)])
         record = Record(self.next_id, {**body, "args": args}, now, now, seconds, urls)
         self.next_id += 1
         self.jobs[record.id] = record
-        if self._is_preheat(record):
+        if self._is_preheat(record) and record.id not in self.nobody:
             self.made.append(record)
         shown = self._show(record)
         self._poll(record)
@@ -192,6 +196,8 @@ class FakeManager:
     def _outcome(self, record: Record, age: float) -> tuple[str, list[dict[str, Any]]]:
         if not self._is_preheat(record):
             return self._found(record, age)
+        if record.id in self.nobody:
+            return "FAILURE", [self._failure("no peer found for ips")]
         done = [url for url in record.urls if self.seeds and age >= max(self.seconds, self.slow.get(url, 0.0))]
         done = [url for url in done if url not in self.errors and url not in self.silent]
         self.cached.update(self._ids(record, done))

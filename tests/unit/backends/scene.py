@@ -108,7 +108,7 @@ class Scene:
             transport=httpx.MockTransport(lambda request: httpx.Response(401, headers=self.registry))
         )
         images = Images(registry, Endpoints(), self.settings, self._resolve, self._auths, self._platforms)
-        seeds = Seeds(self.settings.schedulers, self.wire)
+        seeds = Seeds(self.settings.schedulers, self.wire, clock=lambda: self.now.timestamp())
         self.engine = Dragonfly(
             client, self.settings, Endpoints(), images, seeds, clock=lambda: self.now, rng=random.Random(1)
         )

@@ -417,10 +417,10 @@ class TestImages:
         assert observation.degraded[0] == DragonflyReason.IMAGE_PREHEAT_INEFFECTIVE
         assert "enableTaskIDBasedBlobDigest" in observation.degraded[1]
         assert not observation.measured
-        before = len(scene.manager.requests)
+        before = len(scene.manager.made)
         scene.process()
         assert (await scene.step()).degraded is not None
-        assert len(scene.manager.requests) == before
+        assert len(scene.manager.made) == before
 
     async def test_url_mode_needs_nothing_of_the_manager(self) -> None:
         scene = image_scene(settings=replace(DragonflySettings(URL), digest_ids=False))

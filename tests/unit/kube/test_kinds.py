@@ -2,6 +2,7 @@ import pytest
 
 from modelswarm.api.backendruntime import BackendRuntime
 from modelswarm.api.meta import Resource
+from modelswarm.api.nodecache import NodeCache
 from modelswarm.api.openmodel import OpenModel
 from modelswarm.api.p2ptask import P2PTask
 from modelswarm.api.playground import Playground
@@ -10,6 +11,7 @@ from modelswarm.kube.kinds import (
     DEPLOYMENT,
     KINDS,
     NODE,
+    NODECACHE,
     OPENMODEL,
     P2PTASK,
     PLAYGROUND,
@@ -21,7 +23,13 @@ from modelswarm.kube.kinds import (
 
 @pytest.mark.parametrize(
     ("kind", "model"),
-    [(OPENMODEL, OpenModel), (P2PTASK, P2PTask), (PLAYGROUND, Playground), (BACKENDRUNTIME, BackendRuntime)],
+    [
+        (OPENMODEL, OpenModel),
+        (P2PTASK, P2PTask),
+        (NODECACHE, NodeCache),
+        (PLAYGROUND, Playground),
+        (BACKENDRUNTIME, BackendRuntime),
+    ],
 )
 def test_our_kinds_are_where_their_models_say(kind: Kind, model: type[Resource]) -> None:
     assert kind == Kind(model.GROUP, model.VERSION, model.KIND, model.PLURAL, model.NAMESPACED)
@@ -52,6 +60,6 @@ def test_every_kind_is_found_by_its_name_and_others_are_refused() -> None:
     for kind in KINDS:
         assert kind_of({"apiVersion": kind.api_version, "kind": kind.kind}) == kind
     with pytest.raises(ValueError, match="v1 Binding is not a kind"):
-        kind_of({"apiVersion": "v1", "kind": "Pod"})
+        kind_of({"apiVersion": "v1", "kind": "Binding"})
     with pytest.raises(ValueError, match="not a kind"):
         kind_of({"apiVersion": ["v1"], "kind": None})

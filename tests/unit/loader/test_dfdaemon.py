@@ -21,7 +21,8 @@ from modelswarm.backends.dragonfly.taskid import url_task_id
 from modelswarm.content.endpoints import Endpoints
 from modelswarm.content.manifest import Manifest, ManifestFile
 from modelswarm.loader.detours import LIMIT, MOST_CHARACTERS, Detours
-from modelswarm.loader.dfdaemon import SMALL, Dfdaemon, complaint
+from modelswarm.loader.dfdaemon import SMALL, Dfdaemon, negligible
+from modelswarm.loader.dfget import Dfget, complaint
 from modelswarm.loader.settings import DfdaemonSettings
 from modelswarm.loader.summary import MOST_BYTES, Summary
 from modelswarm.loader.tree import BESIDE, Tree
@@ -71,7 +72,10 @@ class FakeDfget:
 
 @pytest.fixture(scope="module")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_model(tmp_path_factory.mktemp("model"), shards=SHARDS, shard_bytes=SHARD_BYTES)
+    """Shards, and files that together are next to nothing beside them."""
+    folder = make_model(tmp_path_factory.mktemp("model"), shards=SHARDS, shard_bytes=SHARD_BYTES)
+    (folder / "tokenizer.json").write_text("{}")
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -137,8 +141,14 @@ def skipped(loader: Loader) -> str:
     return str(found.get("dfdaemon", ""))
 
 
+def wanted(manifest: Manifest) -> list[ManifestFile]:
+    """What the daemon is asked for."""
+    left_out = negligible(manifest.files)
+    return [file for file in manifest.files if file.path not in left_out]
+
+
 def large(manifest: Manifest) -> int:
-    return sum(file.size for file in manifest.files if file.size > SMALL)
+    return sum(file.size for file in wanted(manifest))
 
 
 def shard(manifest: Manifest) -> ManifestFile:
@@ -148,7 +158,7 @@ def shard(manifest: Manifest) -> ManifestFile:
 # --- what is asked for ----------------------------------------------------------------------------------------------
 
 
-def test_large_files_come_from_the_daemon_and_small_ones_from_the_origin(
+def test_files_come_from_the_daemon_and_those_that_do_not_matter_from_the_origin(
     loader: Loader, dfget: FakeDfget, hub: Hub, manifest: Manifest, done: Done
 ) -> None:
     done()
@@ -171,20 +181,21 @@ def test_it_asks_for_exactly_what_was_preheated(
 ) -> None:
     done(**{f"MODELSWARM_DRAGONFLY_{name.upper()}": value for name, value in identity.items()})
     plan = plan_model("id", manifest, Endpoints(huggingface=hub.url), **identity)
-    wanted = {entry.url: entry.task_id for entry in plan.entries if entry.size > SMALL}
-    assert sorted(dfget.urls) == sorted(wanted)
+    ids = {entry.url: entry.task_id for entry in plan.entries if entry.size > SMALL}
+    assert sorted(dfget.urls) == sorted(ids)
     for call in dfget.calls:
         given = dict(part.removeprefix("--").split("=", 1) for part in call["argv"][:-1] if "=" in part)
         asked = {name: given[name] for name in ("tag", "application") if name in given}
         assert asked == identity
-        assert url_task_id(call["argv"][-1], **asked) == wanted[call["argv"][-1]]
+        assert url_task_id(call["argv"][-1], **asked) == ids[call["argv"][-1]]
         assert "--transfer-from-dfdaemon" in call["argv"]
         assert given["endpoint"] == str(dfget.socket)
 
 
 def test_the_environment_is_not_handed_on(loader: Loader, dfget: FakeDfget, done: Done) -> None:
     done(SOME_SECRET="planted", DFGET_TAG="other", DFGET_DISABLE_BACK_TO_SOURCE="true")
-    assert set(dfget.calls[0]["environ"]) <= {"PATH", "HOME", "TMPDIR", "PWD", "SHLVL", "_", "LC_CTYPE", "OLDPWD"}
+    shell = {"PWD", "SHLVL", "_", "LC_CTYPE", "OLDPWD"}
+    assert set(dfget.calls[0]["environ"]) - shell <= {"PATH", "HOME", "TMPDIR", "DFGET_SCHEDULING_POLICY"}
 
 
 def test_with_a_token_it_is_not_used(
@@ -196,6 +207,36 @@ def test_with_a_token_it_is_not_used(
     assert loader.sources() == {"origin": manifest.bytes}
     assert skipped(loader) == "not used: there is a token, and Dragonfly asks nobody for one"
     assert "hf_planted" not in loader.output + loader.termination_log.read_text()
+
+
+def test_public_content_comes_from_the_daemon_although_there_is_a_token(
+    loader: Loader, hub: Hub, dfget: FakeDfget, manifest: Manifest, done: Done
+) -> None:
+    hub.allow("hf_planted", MODEL)
+    done(HF_TOKEN="hf_planted", MODELSWARM_CONTENT_PUBLIC="true")
+    assert loader.sources() == {"dfdaemon": large(manifest), "origin": manifest.bytes - large(manifest)}
+    assert "skipped" not in loader.summary
+    assert "hf_planted" not in json.dumps(dfget.calls)
+    assert "hf_planted" not in loader.output + loader.termination_log.read_text()
+
+
+def test_without_the_library_a_token_goes_to_the_origin_only(
+    loader: Loader, hub: Hub, dfget: FakeDfget, manifest: Manifest, done: Done, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.allow("hf_planted", MODEL)
+    monkeypatch.setitem(sys.modules, "dragonfly_api", None)
+    monkeypatch.delitem(sys.modules, "modelswarm.loader.dfstream", raising=False)
+    monkeypatch.setitem(sys.modules, "dragonfly_api.common_pb2", None)
+    done(HF_TOKEN="hf_planted", MODELSWARM_DRAGONFLY_ALLOW_GATED="true")
+    assert dfget.calls == []
+    assert loader.sources() == {"origin": manifest.bytes}
+    assert skipped(loader).startswith("not used: GrpcMissing (the image has no grpcio")
+
+
+@pytest.mark.parametrize("name", ["MODELSWARM_CONTENT_PUBLIC", "MODELSWARM_DRAGONFLY_ALLOW_GATED"])
+def test_a_switch_that_is_neither_is_named(loader: Loader, name: str) -> None:
+    assert loader.run(**{name: "1"}) == 2
+    assert name in str(loader.summary["message"])
 
 
 def test_a_token_of_another_hub_does_not_matter(loader: Loader, dfget: FakeDfget, done: Done) -> None:
@@ -229,12 +270,32 @@ def test_a_setting_that_is_no_number_is_named(loader: Loader, name: str) -> None
     [
         (ManifestFile("a", SMALL + 1, f"sha256:{'0' * 64}"), True),
         (ManifestFile("a", SMALL + 1, f"git-sha1:{'0' * 40}"), True),
-        (ManifestFile("a", SMALL, f"sha256:{'0' * 64}"), False),
+        (ManifestFile("a", 1, f"sha256:{'0' * 64}"), True),
+        (ManifestFile("a", 0, f"sha256:{'0' * 64}"), False),
+        (ManifestFile("left out", 1, f"sha256:{'0' * 64}"), False),
         (ManifestFile("a", SMALL + 1, None, f'"{"0" * 32}"'), False),
     ],
 )
-def test_it_serves_what_is_large_and_can_be_verified(file: ManifestFile, served: bool) -> None:
-    assert Dfdaemon(DfdaemonSettings(Path("socket")), str).serves(file) is served
+def test_it_serves_what_can_be_verified_and_is_not_left_out(file: ManifestFile, served: bool) -> None:
+    settings = DfdaemonSettings(Path("socket"))
+    assert Dfdaemon(settings, str, Dfget(settings), {"left out"}).serves(file) is served
+
+
+@pytest.mark.parametrize(
+    ("sizes", "found"),
+    [
+        pytest.param([], [], id="no files"),
+        pytest.param([700, 5000, 50_000_000], [700], id="the smallest, while they are a ten-thousandth"),
+        pytest.param([700, 300, 50_000_000], [300, 700], id="all that fit"),
+        pytest.param([3000] * 1000, [], id="many small ones are the model"),
+        pytest.param([5 << 20, 1 << 40], [], id="never one that is large"),
+        pytest.param([0, 10], [0], id="an empty file costs nothing"),
+    ],
+)
+def test_what_is_negligible(sizes: list[int], found: list[int]) -> None:
+    files = [ManifestFile(f"{number:04}-{size}", size, None) for number, size in enumerate(sizes)]
+    paths = negligible(files)
+    assert sorted(file.size for file in files if file.path in paths) == found
 
 
 # --- what can go wrong ----------------------------------------------------------------------------------------------
@@ -386,10 +447,10 @@ def test_one_that_is_too_slow_is_left(loader: Loader, dfget: FakeDfget, manifest
 
 
 def test_the_limit_grows_with_the_file() -> None:
-    leg = Dfdaemon(DfdaemonSettings(Path("socket"), stall=60, slowest=10 << 20), str)
-    assert leg.limit(0) == 60
-    assert leg.limit(1 << 30) == 60 + 102.4
-    assert "--timeout=163s" in leg.command(ManifestFile("a", 1 << 30), Path("out"))
+    settings = DfdaemonSettings(Path("socket"), stall=60, slowest=10 << 20)
+    assert settings.limit(0) == 60
+    assert settings.limit(1 << 30) == 60 + 102.4
+    assert "--timeout=163s" in Dfget(settings).command("http://hub/a", 1 << 30, Path("out"))
 
 
 def test_asked_to_stop_it_stops_at_once_with_everything_it_has_started(loader: Loader, dfget: FakeDfget) -> None:
@@ -444,13 +505,15 @@ def test_cancelled_in_the_middle_it_leaves_no_process_and_no_file(dfget: FakeDfg
         async def write(self, data: bytes | memoryview) -> None:
             raise AssertionError
 
+        def growing(self, path: Path) -> None:
+            pass
+
         async def filled(self) -> None:
             raise AssertionError
 
     async def run() -> None:
-        leg = Dfdaemon(
-            DfdaemonSettings(dfget.socket, program=str(dfget.program)), lambda path: f"http://hub/resolve/c/{path}"
-        )
+        settings = DfdaemonSettings(dfget.socket, program=str(dfget.program))
+        leg = Dfdaemon(settings, lambda path: f"http://hub/resolve/c/{path}", Dfget(settings))
         file = ManifestFile(SHARD, SHARD_BYTES, f"sha256:{'0' * 64}")
         task = asyncio.create_task(leg.fetch(file, NoSink(), 0, SHARD_BYTES))
         while not NoSink.path.with_name("file.part" + BESIDE).exists():  # noqa: ASYNC110  (another process makes it)

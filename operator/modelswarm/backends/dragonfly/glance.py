@@ -1,4 +1,5 @@
-"""Looking at seed peers while a job runs: a file is confirmed seconds after it is there, not at the manager's next look.
+"""Looking at seed peers while a job runs: a file is confirmed seconds after it is there, not at the next look of the
+manager.
 
 One question at a time per task and cluster, round and round the files that are still missing, each pass up to the first
 one that is not there yet. What is remembered only spaces the questions; a new process starts with the next file.

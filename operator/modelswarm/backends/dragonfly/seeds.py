@@ -7,7 +7,7 @@ seed peers from others, and v2.5.1 knows no ids of digests.) Whatever does not a
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from modelswarm.backends.dragonfly.wire import Unanswered, Wire
@@ -37,14 +37,21 @@ class _Cluster:
 class Seeds:
     """``schedulers``: cluster → ``host:port``. For use within one event loop."""
 
-    def __init__(self, schedulers: Mapping[int, str], wire: Wire) -> None:
+    def __init__(
+        self,
+        schedulers: Mapping[int, str],
+        wire: Wire,
+        *,
+        clock: Callable[[], float] = lambda: asyncio.get_running_loop().time(),
+    ) -> None:
+        self._clock = clock
         self._clusters = {number: _Cluster(address) for number, address in schedulers.items()}
         self._wire = wire
 
     def answers(self, cluster: int) -> bool:
         """Whether there is somebody to ask, and the last question was answered (or it is time to try again)."""
         known = self._clusters.get(cluster)
-        return known is not None and _now() >= known.rests_until
+        return known is not None and self._clock() >= known.rests_until
 
     async def holds(self, cluster: int, task_id: str) -> bool | None:
         """Whether a seed peer of the cluster has every byte of the task.
@@ -52,12 +59,12 @@ class Seeds:
         None: nobody can say now (no answer from one that might have it, or too many questions).
         """
         known = self._clusters.get(cluster)
-        if known is None or _now() < known.rests_until or not _take(known):
+        if known is None or self._clock() < known.rests_until or not _take(known, self._clock()):
             return None
         try:
-            if _now() >= known.listed_until:
+            if self._clock() >= known.listed_until:
                 known.seeds = tuple(await self._wire.seeds(known.scheduler))
-                known.listed_until = _now() + LIST_SECONDS
+                known.listed_until = self._clock() + LIST_SECONDS
             answers = await asyncio.gather(
                 *(self._wire.holds(seed, task_id) for seed in known.seeds), return_exceptions=True
             )
@@ -68,7 +75,7 @@ class Seeds:
             if failed and len(failed) == len(answers):
                 raise failed[0]
         except Unanswered as error:
-            known.rests_until, known.listed_until = _now() + REST_SECONDS, 0.0
+            known.rests_until, known.listed_until = self._clock() + REST_SECONDS, 0.0
             if not known.silent:
                 logger.warning("scheduler cluster %d: seed peers cannot be asked (%s)", cluster, error)
             known.silent = True
@@ -77,15 +84,10 @@ class Seeds:
         return True if True in answers else None if failed else False
 
 
-def _take(cluster: _Cluster) -> bool:
-    now = _now()
+def _take(cluster: _Cluster, now: float) -> bool:
     cluster.tokens = min(BURST, cluster.tokens + (now - cluster.counted_at) * RATE)
     cluster.counted_at = now
     if cluster.tokens < 1:
         return False
     cluster.tokens -= 1
     return True
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

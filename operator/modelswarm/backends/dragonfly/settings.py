@@ -36,7 +36,7 @@ class DragonflySettings:
     image_hosts: Mapping[str, str] = field(default_factory=dict)
     """Registry → base URL, as the nodes' mirrors name the upstream."""
     schedulers: Mapping[int, str] = field(default_factory=dict)
-    """Cluster → ``host:port`` of a scheduler's gRPC, to find the cluster's seed peers; none: only the manager is asked."""
+    """Cluster → ``host:port`` of a scheduler's gRPC, to find the cluster's seed peers; empty: the manager is asked."""
     check_seconds: float = 1800.0
     """How often it is looked whether seed peers still have what they once had; 0: never."""
     allow_gated: bool = False

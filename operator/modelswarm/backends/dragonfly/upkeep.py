@@ -36,6 +36,8 @@ class _Watch:
     questions: dict[int, int] = field(default_factory=dict)
     """Cluster → number of the ``get_task`` that is under way."""
     asked_at: datetime | None = None
+    absent: set[int] = field(default_factory=set)
+    """Clusters that do not have the file, as far as this look has come."""
 
 
 class Upkeep:
@@ -64,7 +66,9 @@ class Upkeep:
             try:
                 missing = await self._missing(watch, status, clusters, now)
             except DragonflyError:
-                watch.questions, missing = {}, frozenset()
+                missing = frozenset()
+                watch.questions.clear()
+                watch.absent.clear()
             if missing is None:
                 return frozenset(), max(1.0, (watch.due - now).total_seconds())
             if certain := missing & watch.missed:
@@ -111,36 +115,35 @@ class Upkeep:
     ) -> frozenset[int] | None:
         """The clusters that do not have the file whose turn it is; None while answers are outstanding."""
         if watch.questions:
-            return await self._answers(watch, now)
-        task_id = status.examples[watch.turn % len(status.examples)].id
-        missing: set[int] = set()
+            await self._hear(watch, now)
+        else:
+            await self._ask(watch, status.examples[watch.turn % len(status.examples)].id, clusters, now)
+        if watch.questions:
+            watch.due = now + timedelta(seconds=pace.PROBE_SECONDS)
+            return None
+        missing, watch.absent = frozenset(watch.absent), set()
+        return missing
+
+    async def _ask(self, watch: _Watch, task_id: str, clusters: Sequence[int], now: datetime) -> None:
         for cluster in clusters:
             held = await self._seeds.holds(cluster, task_id)
             if held is None:
                 question = GetTask(bio=f"{PROBE}/upkeep", scheduler_cluster_ids=(cluster,), task_id=task_id)
                 watch.questions[cluster] = (await self._client.submit(question)).id
             elif not held:
-                missing.add(cluster)
-        if not watch.questions:
-            return frozenset(missing)
-        # What seed peers said themselves is asked again with the rest, at the next turn at the latest.
+                watch.absent.add(cluster)
         watch.asked_at = now
-        watch.due = now + timedelta(seconds=pace.PROBE_SECONDS)
-        return None
 
-    async def _answers(self, watch: _Watch, now: datetime) -> frozenset[int] | None:
-        missing: set[int] = set()
+    async def _hear(self, watch: _Watch, now: datetime) -> None:
         waited = (now - (watch.asked_at or now)).total_seconds()
         for cluster, number in list(watch.questions.items()):
             answer = await self._client.job(number)
             if answer is not None and not answer.is_over and waited < pace.PROBE_LOST:
-                watch.due = now + timedelta(seconds=pace.PROBE_SECONDS)
                 continue
             del watch.questions[cluster]
             await self._client.delete(number)
             if answer is not None and answer.is_over and not answer.error and not is_held(answer):
-                missing.add(cluster)
-        return frozenset(missing) if not watch.questions else None
+                watch.absent.add(cluster)
 
     async def _ask_digests(self, cluster: int) -> bool:
         args = PreheatArgs(

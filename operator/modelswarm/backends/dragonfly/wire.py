@@ -66,9 +66,9 @@ class GrpcWire:
         channel = self._channels.get(address)
         if channel is None:
             channel = self._channels[address] = aio.insecure_channel(address, options=_OPTIONS)
-        call = channel.unary_unary(method)
+        call: aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(method)
         try:
-            answer: bytes = await call(request, timeout=SECONDS)
+            answer = await call(request, timeout=SECONDS)
         except aio.AioRpcError as error:
             if error.code() is StatusCode.NOT_FOUND:
                 return None

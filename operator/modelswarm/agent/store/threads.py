@@ -1,0 +1,60 @@
+"""Blocking calls off the event loop: few threads, and never one left behind."""
+
+import asyncio
+import errno
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import ParamSpec, TypeVar
+
+from modelswarm.errors import InsufficientCapacity, StorageFailed
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Threads:
+    """A bounded pool. ``run`` raises cancellation only when the thread is done with it.
+
+    A thread cannot be called back: were it left running, its caller would close the descriptor that it works on.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._executor = ThreadPoolExecutor(count, thread_name_prefix="store")
+
+    async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """``call(...)`` in a thread; what the file system refuses is raised as a ``StoreError``."""
+        with storage_errors():
+            future = asyncio.get_running_loop().run_in_executor(self._executor, lambda: call(*args, **kwargs))
+            try:
+                return await asyncio.shield(future)
+            except asyncio.CancelledError:
+                while not future.done():
+                    try:
+                        await asyncio.wait([future])
+                    except asyncio.CancelledError:
+                        continue
+                if not future.cancelled():
+                    future.exception()
+                raise
+
+    def close(self) -> None:
+        self._executor.shutdown(wait=True)
+
+
+@contextmanager
+def storage_errors() -> Iterator[None]:
+    """``OSError`` as the store's own errors."""
+    try:
+        yield
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        if error.errno in _NO_SPACE:
+            raise InsufficientCapacity(f"{where}the disk is full", need=0, free=0) from error
+        if error.errno == errno.EXDEV:
+            raise StorageFailed(
+                f"{where}it is on another file system than the store, and a hard link cannot lead there"
+            ) from error
+        raise StorageFailed(f"{where}{error.strerror or type(error).__name__}") from error

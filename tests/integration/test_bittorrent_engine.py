@@ -1,0 +1,205 @@
+"""Engine BitTorrent from the operator's side: agents are played by the test, which writes what they would report."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from dev.controlplane import ControlPlane
+from dev.installation import NAMESPACE, ROOT, OperatorProcess
+from tests.integration.support import Manifest, Operators, Scene, eventually
+
+MODEL = "facebook/opt-125m"
+AGENTS = "ome"
+FLAGS = ("--agent-root=/mnt/models", "--stall-seconds=600", "--fallback-after-seconds=4", "--retry-seconds=2")
+
+
+class Agents:
+    """Nodes with agents, as the API server sees them."""
+
+    def __init__(self, cluster: ControlPlane) -> None:
+        self._cluster = cluster
+        self._models: dict[str, list[Manifest]] = {}
+        self._labels: dict[str, dict[str, str]] = {}
+
+    def add(self, *names: str, **labels: str) -> None:
+        for name in names:
+            self._models[name], self._labels[name] = [], labels
+            self.report(name)
+        self.ready(*self._models)
+
+    def ready(self, *names: str) -> None:
+        """These have a ready endpoint, and no others."""
+        endpoints = [
+            {"addresses": [f"10.0.0.{number}"], "nodeName": name, "conditions": {"ready": name in names}}
+            for number, name in enumerate(self._models, 1)
+        ]
+        self._apply(
+            {
+                "apiVersion": "discovery.k8s.io/v1",
+                "kind": "EndpointSlice",
+                "metadata": {
+                    "name": "ome-peers-test",
+                    "namespace": AGENTS,
+                    "labels": {"kubernetes.io/service-name": "ome-peers"},
+                },
+                "addressType": "IPv4",
+                "endpoints": endpoints,
+                "ports": [],
+            }
+        )
+
+    def report(self, name: str, content: str | None = None, **entry: object) -> None:
+        if content is not None:
+            self._models[name] = [{"content": content, "name": MODEL, **entry}]
+        cache: Manifest = {
+            "apiVersion": "llmaz.io/v1alpha1",
+            "kind": "NodeCache",
+            "metadata": {"name": name},
+        }
+        self._apply(cache)
+        self._apply({**cache, "status": {"labels": self._labels[name], "models": self._models[name]}}, "status")
+
+    def clean(self) -> None:
+        self._cluster.kubectl("delete", "nodecaches", "--all", "--wait=false")
+        self._cluster.kubectl("delete", "endpointslices", "--all", "-n", AGENTS, "--wait=false")
+
+    def _apply(self, obj: Manifest, subresource: str = "") -> None:
+        flags = [f"--subresource={subresource}"] if subresource else []
+        self._cluster.kubectl(
+            "apply", "--server-side", "--force-conflicts", *flags, "-f", "-", input=json.dumps(obj)
+        )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def operator(cluster: ControlPlane, operators: Operators) -> Iterator[OperatorProcess]:
+    cluster.apply(json.dumps({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": AGENTS}}))
+    cluster.apply(ROOT / "config" / "operator" / "rbac-agents.yaml")
+    with operators.replaced(*FLAGS) as other:
+        yield other
+
+
+@pytest.fixture
+def agents(cluster: ControlPlane, operator: OperatorProcess) -> Iterator[Agents]:
+    agents = Agents(cluster)
+    yield agents
+    agents.clean()
+
+
+def task_of(scene: Scene, model: str) -> Manifest:
+    """The model's task, once it is pinned."""
+
+    def look() -> Manifest:
+        tasks = [
+            task
+            for task in scene.api.all("P2PTask", NAMESPACE, labels=f"llmaz.io/model-name={model}")
+            if "resolved" in task.get("status", {})
+        ]
+        assert len(tasks) == 1, tasks
+        return tasks[0]
+
+    return eventually(look, 15)
+
+
+def status(scene: Scene, task: Manifest) -> Manifest:
+    found: Manifest = scene.api.get("P2PTask", task["metadata"]["name"], NAMESPACE)["status"]
+    return found
+
+
+def settled(scene: Scene, task: Manifest, **wanted: object) -> Manifest:
+    def look() -> Manifest:
+        now = status(scene, task)
+        assert {key: now.get(key) for key in wanted} == wanted, now
+        return now
+
+    return eventually(look, 15)
+
+
+def test_a_model_goes_to_two_nodes_and_its_pods_use_the_nodes_copy(scene: Scene, agents: Agents) -> None:
+    agents.add("n1", "n2", "n3")
+    model = scene.model("m", MODEL)
+    play = scene.playground("play", model)
+    task = task_of(scene, model)
+    now = settled(scene, task, engine="BitTorrent", phase="Running", desired=2, ready=0)
+    digest, size = now["resolved"]["digest"], now["resolved"]["bytes"]
+    assert len(now["nodes"]) == 2
+    assert scene.find("Deployment", play) is None
+
+    first, second = now["nodes"]
+    agents.report(first, digest, state="Fetching", bytes=size, doneBytes=size, originBytes=size)
+    agents.report(first, digest, state="Ready", bytes=size, doneBytes=size, originBytes=size)
+    now = settled(scene, task, phase="Running", ready=1)
+    assert now["display"]["ready"] == "1/2"
+    template = scene.pod_template(play)
+    assert template["metadata"]["annotations"]["modelswarm.io/contents"] == digest
+    [volume] = [each for each in template["spec"]["volumes"] if each["name"] == "node-model"]
+    assert volume["hostPath"]["path"] == f"/mnt/models/models/{digest.removeprefix('sha256:')}"
+
+    agents.report(second, digest, state="Ready", bytes=size, doneBytes=size, peerBytes=size)
+    now = settled(scene, task, phase="Succeeded", ready=2)
+    assert (now["progress"]["originBytes"], now["progress"]["peerBytes"]) == (size, size)
+    assert now["progress"]["percent"] == 100
+
+
+def test_a_lost_copy_is_made_elsewhere_and_the_task_runs_again(scene: Scene, agents: Agents) -> None:
+    agents.add("n1", "n2", "n3")
+    task = task_of(scene, scene.model("m", MODEL))
+    now = settled(scene, task, phase="Running", desired=2)
+    digest, size = now["resolved"]["digest"], now["resolved"]["bytes"]
+    before = now["nodes"]
+    for name in before:
+        agents.report(name, digest, state="Ready", bytes=size)
+    settled(scene, task, phase="Succeeded", ready=2)
+    agents.ready(*({"n1", "n2", "n3"} - {before[0]}))
+    now = settled(scene, task, phase="Running", ready=1, desired=2)
+    assert before[0] not in now["nodes"]
+    assert before[1] in now["nodes"]
+    agents.ready("n1", "n2", "n3")
+    settled(scene, task, phase="Succeeded", ready=2, nodes=before)
+
+
+def test_nodes_that_cannot_go_on_are_named_with_their_reason(scene: Scene, agents: Agents) -> None:
+    agents.add("n1", "n2")
+    task = task_of(scene, scene.model("m", MODEL))
+    digest = settled(scene, task, phase="Running", desired=2)["resolved"]["digest"]
+    why = {"reason": "InsufficientCapacity", "message": "need 65.5Gi, free 40Gi"}
+    agents.report("n1", digest, state="Failed", **why)
+    now = settled(scene, task, failed=1)
+    assert now["failures"] == [{"node": "n1", **why}]
+    scene.cluster.kubectl(
+        "wait", "--for=jsonpath={.status.failed}=1", "-n", NAMESPACE, f"p2ptask/{task['metadata']['name']}"
+    )
+
+
+def test_without_a_live_agent_the_task_falls_back_and_recovers_when_one_comes(scene: Scene, agents: Agents) -> None:
+    model = scene.model("m", MODEL)
+    play = scene.playground("play", model)
+    task = task_of(scene, model)
+    now = settled(scene, task, phase="FellBack", engine="BitTorrent")
+    conditions = {each["type"]: each for each in now["conditions"]}
+    assert conditions["Ready"]["reason"] == "FellBackToOrigin"
+    assert conditions["Degraded"]["reason"] == "NoAgent"
+    scene.deployment(play)
+    agents.add("n1")
+    agents.report("n1", now["resolved"]["digest"], state="Ready", bytes=now["resolved"]["bytes"])
+    settled(scene, task, phase="Succeeded", ready=1, desired=1)
+
+
+def test_only_nodes_with_the_labels_of_the_placement_are_chosen(scene: Scene, agents: Agents) -> None:
+    agents.add("cpu")
+    agents.add("gpu", accelerator="h100")
+    flavor = {"name": "h100", "limits": {"nvidia.com/gpu": "1"}, "nodeSelector": {"accelerator": "h100"}}
+    task = task_of(scene, scene.model("m", MODEL, inferenceConfig={"flavors": [flavor]}))
+    assert settled(scene, task, phase="Running", desired=1)["nodes"] == ["gpu"]
+
+
+def test_an_image_is_left_to_the_kubelet(scene: Scene, agents: Agents) -> None:
+    agents.add("n1")
+    model = scene.model("m", MODEL)
+    scene.playground("play", model)
+
+    def look() -> None:
+        found = [task.get("status", {}) for task in scene.all("P2PTask") if "image" in task["spec"]]
+        assert {(each.get("engine"), each.get("phase")) for each in found} == {("Direct", "Succeeded")}
+
+    eventually(look, 15)
