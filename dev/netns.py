@@ -123,8 +123,9 @@ class Network:
 
     def command(self, node: str, argv: Sequence[str | Path]) -> list[str]:
         """The command line that runs ``argv`` on the node; it becomes that program, with the same process id."""
-        # Not "ip netns exec", which also mounts another /sys, without the control groups.
-        return ["nsenter", f"--net={_NAMES / self._namespace(node)}", "--", *map(str, argv)]
+        # Not "ip netns exec", which also mounts another /sys, without the control groups. The full path, because Child
+        # looks for no program.
+        return [shutil.which("nsenter") or "nsenter", f"--net={_NAMES / self._namespace(node)}", "--", *map(str, argv)]
 
     def run(
         self,

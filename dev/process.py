@@ -64,6 +64,11 @@ class Child:
         self._env = {**os.environ, **(env or {})}
         self._process: subprocess.Popen[bytes] | None = None
         self._owner = 0
+        self._wrapper: list[str] = []
+
+    def start_through(self, wrapper: Sequence[str | Path]) -> None:
+        """From now on it is started by another program, given by its full path, that becomes it: ``nsenter``."""
+        self._wrapper = [str(argument) for argument in wrapper]
 
     def start(self) -> None:
         if self.running:
@@ -71,7 +76,9 @@ class Child:
         self._owner = os.getpid()
         launcher = [sys.executable, "-I", "-S", "-c", _EXEC_TIED_TO_PARENT, str(self._owner)]
         with self.log.open("ab") as log:
-            self._process = _spawner().popen([*launcher, *self._argv], cwd=self._cwd, env=self._env, log=log.fileno())
+            self._process = _spawner().popen(
+                [*launcher, *self._wrapper, *self._argv], cwd=self._cwd, env=self._env, log=log.fileno()
+            )
         _running.add(self)
 
     @property

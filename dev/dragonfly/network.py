@@ -1,4 +1,4 @@
-"""A loopback network of its own for each running Dragonfly.
+"""Where the parts of a Dragonfly are: on loopback, or on nodes of their own with links between them.
 
 Dragonfly tells hosts apart by address: results of jobs are merged per address, and a daemon's identity is its address
 and name. So every daemon gets an address of its own, with the usual ports. All of 127.0.0.0/8 is loopback on Linux,
@@ -7,11 +7,29 @@ which anybody may listen on.
 
 import random
 import socket
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
+from dev.netns import Network
 from dev.process import free_port
+
+SERVER_HOST, FIRST_SEED, FIRST_DAEMON = 1, 11, 21
+"""The numbers of hosts: databases, manager and scheduler share one."""
 
 _CLAIM_PORT = 3999
 _ATTEMPTS = 200
+
+
+class StackNetwork(Protocol):
+    def address(self, host: int) -> str: ...
+
+    def port(self, address: str, preferred: int) -> int:
+        """A port for a server on that address."""
+
+    def wrapper(self, host: int) -> Sequence[str]:
+        """What starts a program on the host."""
+
+    def release(self) -> None: ...
 
 
 class LoopbackNetwork:
@@ -49,8 +67,36 @@ class LoopbackNetwork:
                 return port
         raise RuntimeError(f"no free port on {address}")
 
+    def wrapper(self, host: int) -> Sequence[str]:
+        return ()
+
     def release(self) -> None:
         self._claim.close()
+
+
+class NamespaceNetwork:
+    """Nodes of a ``dev.netns`` network, which belongs to the caller. ``nodes``: names by the hosts' numbers.
+
+    The address of a host is known inside only, so a thread that talks to the stack has to be there
+    (``Network.entered``) while it does.
+    """
+
+    def __init__(self, network: Network, nodes: Mapping[int, str]) -> None:
+        self._network = network
+        self._nodes = dict(nodes)
+
+    def address(self, host: int) -> str:
+        return self._network.address(self._nodes[host])
+
+    def port(self, address: str, preferred: int) -> int:
+        """Nobody else is there."""
+        return preferred
+
+    def wrapper(self, host: int) -> Sequence[str]:
+        return self._network.command(self._nodes[host], ())
+
+    def release(self) -> None:
+        """Nothing: the network outlives its Dragonfly."""
 
 
 def can_listen(address: str, port: int, *, reuse: bool = True) -> bool:

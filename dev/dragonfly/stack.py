@@ -1,4 +1,4 @@
-"""A whole Dragonfly on loopback: databases, manager, scheduler, seeds and the daemons of ordinary nodes.
+"""A whole Dragonfly, on loopback by default: databases, manager, scheduler, seeds and the daemons of ordinary nodes.
 
 with DragonflyStack(daemons=2) as stack:
     stack.wait_preheatable()
@@ -37,7 +37,7 @@ from dev.dragonfly.configs import (
 from dev.dragonfly.daemon import ENVIRONMENT, Daemon, Download
 from dev.dragonfly.databases import install_mariadb, listens, mariadb, redis, wait_for_mariadb, wait_for_redis
 from dev.dragonfly.manager import Manager
-from dev.dragonfly.network import LoopbackNetwork
+from dev.dragonfly.network import FIRST_DAEMON, FIRST_SEED, SERVER_HOST, LoopbackNetwork, StackNetwork
 from dev.dragonfly.packages import PackagesMissing, ensure_packages
 from dev.process import Child, StartupFailed
 
@@ -48,7 +48,6 @@ _REFRESH_MARGIN = 2.0
 _NOTICE_TIMEOUT = 3.0
 _LONGEST_SOCKET_PATH = 107
 
-_SERVER_HOST, _FIRST_SEED, _FIRST_DAEMON = 1, 11, 21
 _MOST_SEEDS, _MOST_DAEMONS = 10, 200
 
 
@@ -56,7 +55,7 @@ class DragonflyStack:
     """One Dragonfly. Its parts can be killed and started again one by one; addresses, ports and data stay.
 
     ``directory``, if given, has to be empty or missing and is kept. ``options`` apply to the ordinary daemons,
-    ``seed_options`` (by default the same) to the seeds.
+    ``seed_options`` (by default the same) to the seeds. ``network`` says where the parts are.
     """
 
     def __init__(
@@ -67,6 +66,7 @@ class DragonflyStack:
         directory: Path | None = None,
         options: DaemonOptions | None = None,
         seed_options: DaemonOptions | None = None,
+        network: StackNetwork | None = None,
     ) -> None:
         if not (0 <= daemons <= _MOST_DAEMONS and 0 <= seeds <= _MOST_SEEDS):
             raise ValueError(f"at most {_MOST_DAEMONS} daemons and {_MOST_SEEDS} seeds")
@@ -80,6 +80,7 @@ class DragonflyStack:
         self._counts = daemons, seeds
         self._options = options or DaemonOptions()
         self._seed_options = seed_options or self._options
+        self._given_network = network
         self._given_directory = directory.absolute() if directory else None
         self._children: list[Child] = []
         self._resources = ExitStack()
@@ -209,12 +210,12 @@ class DragonflyStack:
         longest = self.directory / f"daemon-{_MOST_DAEMONS}" / "dfdaemon.sock"
         if len(str(longest)) > _LONGEST_SOCKET_PATH:
             raise ValueError(f"{self.directory} is too long for the path of a Unix socket")
-        network = LoopbackNetwork()
+        self._network = network = self._given_network or LoopbackNetwork()
         self._resources.callback(network.release)
         self.servers = _servers(network)
         self.mariadb = self._child(mariadb(self.directory / "mariadb", self.servers.mariadb, self._log("mariadb")))
         self.redis = self._child(redis(self.directory / "redis", self.servers.redis, self._log("redis")))
-        host = network.address(_SERVER_HOST)
+        host = network.address(SERVER_HOST)
         metrics = Endpoint(host, network.port(host, 8001))
         self.manager = self._server("manager", programs.manager, manager_config(self.directory, self.servers))
         config = scheduler_config(self.directory, self.servers, metrics)
@@ -223,11 +224,10 @@ class DragonflyStack:
         self._resources.callback(self.api.close)
         daemons, seeds = self._counts
         self.seeds = [
-            self._daemon(programs, network, f"seed-{number + 1}", _FIRST_SEED + number, seed=True)
-            for number in range(seeds)
+            self._daemon(programs, f"seed-{number + 1}", FIRST_SEED + number, seed=True) for number in range(seeds)
         ]
         self.daemons = [
-            self._daemon(programs, network, f"daemon-{number + 1}", _FIRST_DAEMON + number, seed=False)
+            self._daemon(programs, f"daemon-{number + 1}", FIRST_DAEMON + number, seed=False)
             for number in range(daemons)
         ]
 
@@ -261,10 +261,10 @@ class DragonflyStack:
         flags: list[str | Path] = ["--config", path, "--console"]
         return self._child(Child(name, [program, *flags], log=self._log(name), cwd=self.directory, env=ENVIRONMENT))
 
-    def _daemon(self, programs: Programs, network: LoopbackNetwork, name: str, host: int, *, seed: bool) -> Daemon:
-        address = network.address(host)
+    def _daemon(self, programs: Programs, name: str, host: int, *, seed: bool) -> Daemon:
+        address = self._network.address(host)
         usual = DaemonPorts()
-        ports = DaemonPorts(**{field: network.port(address, getattr(usual, field)) for field in usual.__slots__})
+        ports = DaemonPorts(**{field: self._network.port(address, getattr(usual, field)) for field in usual.__slots__})
         daemon = Daemon(
             self.directory / name,
             programs,
@@ -275,10 +275,11 @@ class DragonflyStack:
             seed=seed,
             options=self._seed_options if seed else self._options,
         )
-        self._child(daemon.child)
+        self._child(daemon.child, host)
         return daemon
 
-    def _child(self, child: Child) -> Child:
+    def _child(self, child: Child, host: int = SERVER_HOST) -> Child:
+        child.start_through(self._network.wrapper(host))
         self._children.append(child)
         return child
 
@@ -295,8 +296,8 @@ class DragonflyStack:
             time.sleep(POLL_INTERVAL)
 
 
-def _servers(network: LoopbackNetwork) -> Servers:
-    host = network.address(_SERVER_HOST)
+def _servers(network: StackNetwork) -> Servers:
+    host = network.address(SERVER_HOST)
     mariadb, redis, manager, manager_grpc, scheduler = (
         Endpoint(host, network.port(host, port)) for port in (3306, 6379, 8080, 65003, 8002)
     )

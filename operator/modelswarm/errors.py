@@ -22,6 +22,7 @@
     │   └── Unavailable               no answer, 429 or 5xx                                 (retried)
     ├── EngineError                   an engine could not be asked or did not understand; carries a typed reason
     ├── LoadError                     the model-loader could not put a file in place; carries a typed reason
+    ├── AgentError                    a node's agent cannot begin with a content; carries a typed reason
     ├── StoreError                    what a node's store of contents could not do; carries a typed reason
     │   ├── StoreBusy                 another process holds the store                      (retried)
     │   ├── InsufficientCapacity      it does not fit, with what may go gone; both numbers  (retried)
@@ -188,6 +189,15 @@ class LoadError(ModelswarmError):
         self.message = message
 
 
+class AgentError(ModelswarmError):
+    """A node's agent cannot go on with a content. ``reason`` and ``message`` stand in its NodeCache."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+
+
 class StoreReason(StrEnum):
     """Why a node does not hold a content; reported as it is."""
 
@@ -234,9 +244,7 @@ class DigestMismatch(StoreError):
 
     reason = StoreReason.DIGEST_MISMATCH
 
-    def __init__(
-        self, path: str, *, expected: str, actual: str, damaged: tuple[tuple[int, int], ...] = ()
-    ) -> None:
+    def __init__(self, path: str, *, expected: str, actual: str, damaged: tuple[tuple[int, int], ...] = ()) -> None:
         super().__init__(f"{path} is not what it should be: expected {expected}, found {actual}")
         self.path = path
         self.expected = expected

@@ -15,8 +15,8 @@ LEASE_SECONDS = 30.0
 """How long a permit is good for without being renewed."""
 MOST_WAITING = 2000
 """Beyond that nobody is remembered: they ask again, and have their turn when there is room."""
-_PATIENCE = 3
-"""How many of its own intervals somebody who waits may be late."""
+_LATE = 10.0
+"""How late somebody who waits may ask again: its requests may meet a standby, or get lost."""
 _SHORTEST, _LONGEST = 1.0, 10.0
 
 
@@ -57,13 +57,13 @@ class Turnstile:
             self._queue.pop(who, None)
             return self._grant(who, now)
         since = self._queue[who].since if who in self._queue else now - max(waited, 0.0)
-        before = sum((other.since, name) < (since, who) for name, other in self._queue.items())
+        before = self._before(who, since)
         if now >= self._opens and before < self._limit - len(self._holders):
             self._queue.pop(who, None)
             return self._grant(who, now)
         pause = min(max(_SHORTEST, before / 2), _LONGEST)
         if who in self._queue or len(self._queue) < MOST_WAITING:
-            self._queue[who] = _Waiting(since, now + _PATIENCE * pause)
+            self._queue[who] = _Waiting(since, now + pause + _LATE)
         return Answer(False, self._lease, before + 1, len(self._queue), pause)
 
     def leave(self, who: str) -> None:
@@ -75,6 +75,15 @@ class Turnstile:
         """How many read, and how many wait. From any thread: it changes nothing."""
         holders, queue = list(self._holders.values()), list(self._queue.values())
         return sum(until > now for until in holders), sum(each.until > now for each in queue)
+
+    def _before(self, who: str, since: float) -> int:
+        before, earlier = 0, True
+        for name, other in self._queue.items():
+            if name == who:
+                earlier = False
+            else:
+                before += other.since < since or (earlier and other.since == since)
+        return before
 
     def _grant(self, who: str, now: float) -> Answer:
         self._holders[who] = now + self._lease

@@ -103,6 +103,7 @@ def test_processes_and_namespaces_end_with_the_block(tmp_path: Path) -> None:
         while len(pids := (tmp_path / "log").read_text().split()) < 2:
             assert child.running
         assert len(namespaces() - before) == 2
+    assert all(pid.isdecimal() for pid in pids), pids
     assert [pid for pid in pids if runs(pid)] == []
     assert namespaces() <= before
 
@@ -111,7 +112,9 @@ def test_what_a_killed_run_left_is_removed_by_the_next(tmp_path: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path; from dev.netns import Network\n"
         "net = Network(['n1']); net.open()\n"
-        "print(net.popen('n1', ['sleep', '600'], log=Path(sys.argv[1])).pid, flush=True); time.sleep(600)"
+        "child = net.popen('n1', ['sleep', '600'], log=Path(sys.argv[1]))\n"
+        "while Path(f'/proc/{child.pid}/comm').read_text().strip() != 'sleep': pass\n"
+        "print(child.pid, flush=True); time.sleep(600)"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "log")]
     before = namespaces()

@@ -116,12 +116,3 @@ def parse_storage(storage: Storage) -> HubStorage | LocalStorage | VendorStorage
 def model_hash(text: str) -> str:
     """The seed's name for a model: hex SHA-256 of ``MODEL@REVISION``."""
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def label_name(kind: str, namespace: str, name: str) -> str:
-    """The part of OME's node label after ``models.ome.io/``; long names are cut as OME cuts them.
-
-    OME's budget: 32 characters for a ClusterBaseModel's name, 38 for a BaseModel's namespace and name together. What is
-    longer becomes the first 8 hex digits of its SHA-256, ``-``, and its end.
-    """
-    raise NotImplementedError

@@ -137,6 +137,7 @@ class Part:
         """Another program writes the whole file at ``path``, from now on until ``adopt`` or ``unwatch``."""
         if self.ahead is None:
             self.ahead = Ahead(path, self.size)
+            self._grown.set()
 
     def unwatch(self) -> None:
         """Forget that file; nobody reads it any more."""

@@ -18,7 +18,9 @@ from tests.integration.support.waiting import eventually
 
 TOKEN_SECRET = "dragonfly-token"
 SMALL_SHARD = 96 << 10
-_USUAL = ("--leader-elect=false", "--log-format=text", "--log-level=info")
+NOWHERE = "http://127.0.0.1:9"
+"""Nobody listens on the port of discard; no test may ask a registry of the world."""
+_USUAL = ("--leader-elect=false", "--log-format=text", "--log-level=info", f"--registries=docker.io={NOWHERE}")
 LONGEST_WAIT = 240.0
 
 
@@ -45,8 +47,7 @@ class Bench:
         folder.mkdir(parents=True)
         for path, data in content.items():
             (folder / path).write_bytes(data)
-        (folder / ".gitattributes").write_text("*.safetensors filter=lfs diff=lfs merge=lfs -text\n")
-        repository = Repository.from_folder(folder, id=id, **({"gated": "manual"} if gated else {}))
+        repository = Repository.from_folder(folder, id=id, gated="manual" if gated else False, lfs_threshold=1024)
         self.hub.add(repository)
         return id
 

@@ -70,7 +70,7 @@ async def test_files_are_seen_one_by_one_whatever_the_order_in_which_they_arrive
     scene = Scene(manifest=model_manifest(*[10] * 6), settings=SETTINGS)
     scene.manager.slow = {url_of(number): 10.0 * (6 - number) for number in range(6)}
     done = []
-    for _ in range(30):
+    for _ in range(45):
         done.append((await scene.step()).done_bytes)
         if scene.status.complete:
             break

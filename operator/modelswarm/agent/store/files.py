@@ -135,3 +135,13 @@ def sync_directories(root: Path, parts: Sequence[str]) -> None:
     with directory(root, parts) as top:
         for _, _, _, fd in os.fwalk(".", dir_fd=top, follow_symlinks=False):
             os.fsync(fd)
+
+
+def remove_empty(root: Path, parts: Sequence[str], *, above: int) -> None:
+    """Remove the directory ``root/parts`` and those above it, as long as they are empty and longer than ``above``."""
+    for depth in range(len(parts), above, -1):
+        try:
+            with directory(root, parts[: depth - 1]) as parent:
+                os.rmdir(parts[depth - 1], dir_fd=parent)
+        except (OSError, PathOutsideRoot):
+            return

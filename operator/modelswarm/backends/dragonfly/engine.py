@@ -10,20 +10,19 @@ task's status and from the manager's list, and comes to the same. The order with
 
 import contextlib
 import random
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from modelswarm.api.labels import FINALIZER
 from modelswarm.api.p2ptask import DragonflyProbe, DragonflyStatus, Engine, P2PTask
 from modelswarm.backends.dragonfly import pace, report
-from modelswarm.backends.dragonfly.answers import Job
 from modelswarm.backends.dragonfly.client import ManagerClient
 from modelswarm.backends.dragonfly.coverage import is_held
 from modelswarm.backends.dragonfly.glance import Glances
 from modelswarm.backends.dragonfly.images import NOBODY, Images, Login
 from modelswarm.backends.dragonfly.ledger import CONFIRMED, Ledger, Submission
-from modelswarm.backends.dragonfly.marker import PROBE, Marker
+from modelswarm.backends.dragonfly.marker import PROBE, Marker, superfluous
 from modelswarm.backends.dragonfly.plan import Plan, plan_id, plan_image, plan_model
 from modelswarm.backends.dragonfly.reasons import DragonflyError, DragonflyReason, JobRefused
 from modelswarm.backends.dragonfly.requests import SECOND, GetTask, Preheat, PreheatArgs
@@ -379,19 +378,3 @@ class Dragonfly:
 
 def _is_public(task: P2PTask) -> bool:
     return task.status.resolved is not None and task.status.resolved.public is True
-
-
-def superfluous(jobs: list[Job], uid: str, *, ending: Collection[int] = ()) -> list[int]:
-    """Of a task that has everything: its jobs that hold credentials, that still run (but for those ``ending`` by
-    themselves), or that are there twice."""
-    seen: set[tuple[str, int, int]] = set()
-    found: list[int] = []
-    for job in sorted(jobs, key=lambda job: job.id):
-        marker = Marker.parse(job.bio)
-        if marker is None or marker.uid != uid:
-            continue
-        place = (marker.plan, marker.cluster, marker.serial)
-        if place in seen or job.carries_credentials or not (job.is_over or job.id in ending):
-            found.append(job.id)
-        seen.add(place)
-    return found

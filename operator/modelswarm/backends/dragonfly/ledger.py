@@ -267,12 +267,14 @@ class Ledger:
         for job in self._of(cluster):
             if is_live(job) or not job.items or job.state == LOST or job.credentials:
                 continue
-            if job.retry_at is not None and job.retry_at > self.now:
-                continue
+            waits = job.retry_at is not None and job.retry_at > self.now
             items, suspects = self.items_of(job), self._parse(job.suspects)
-            parts = split(self.plan, items, suspects) if divisible(job.reason or "") else [items]
-            for part in parts:
+            ones = divisible(job.reason or "")
+            for part in split(self.plan, items, suspects) if ones or suspects else [items]:
                 blamed = not suspects or part <= suspects
+                # What fails by itself only held the others up, and they do not wait with it. A limit is everybody's.
+                if waits and (blamed or not ones):
+                    continue
                 why = (job.reason, job.message) if blamed else (None, None)
                 for chunk in self._cut(part):
                     yield Submission(cluster, job.attempt + 1, chunk, *why)

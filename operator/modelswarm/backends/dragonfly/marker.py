@@ -5,8 +5,10 @@ files, so that it does not matter if the bounds of a job were other ones when it
 """
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 
+from modelswarm.backends.dragonfly.answers import Job
 from modelswarm.backends.dragonfly.items import Items, format_items, parse_items
 
 PREFIX = "modelswarm"
@@ -50,3 +52,19 @@ class Marker:
 
     def numbers(self, *, below: int) -> Items:
         return parse_items(self.items, below=below)
+
+
+def superfluous(jobs: list[Job], uid: str, *, ending: Collection[int] = ()) -> list[int]:
+    """Of a task that has everything: its jobs that hold credentials, that still run (but for those ``ending`` by
+    themselves), or that are there twice."""
+    seen: set[tuple[str, int, int]] = set()
+    found: list[int] = []
+    for job in sorted(jobs, key=lambda job: job.id):
+        marker = Marker.parse(job.bio)
+        if marker is None or marker.uid != uid:
+            continue
+        place = (marker.plan, marker.cluster, marker.serial)
+        if place in seen or job.carries_credentials or not (job.is_over or job.id in ending):
+            found.append(job.id)
+        seen.add(place)
+    return found

@@ -38,21 +38,31 @@ class GrpcWire:
         self._channels: dict[str, aio.Channel] = {}
 
     async def seeds(self, scheduler: str) -> Sequence[str]:
-        from dragonfly_api.scheduler_pb2 import ListHostsRequest, ListHostsResponse
-
+        try:
+            from dragonfly_api.scheduler_pb2 import ListHostsRequest, ListHostsResponse
+            from google.protobuf.message import DecodeError
+        except ImportError as error:
+            raise _not_installed(error) from error
         request = ListHostsRequest(type=_SEED).SerializeToString()
         answer = await self._ask(scheduler, "/scheduler.v2.Scheduler/ListHosts", request)
-        if answer is None:
-            return ()
-        hosts = ListHostsResponse.FromString(answer).hosts
+        try:
+            hosts = ListHostsResponse.FromString(answer or b"").hosts
+        except DecodeError:
+            raise Unanswered(f"{scheduler}: not a list of hosts") from None
         return tuple(sorted({_address(host.ip, host.port) for host in hosts if host.type == _SEED}))
 
     async def holds(self, seed: str, task_id: str) -> bool:
-        from dragonfly_api.dfdaemon_pb2 import StatLocalTaskRequest, StatLocalTaskResponse
-
+        try:
+            from dragonfly_api.dfdaemon_pb2 import StatLocalTaskRequest, StatLocalTaskResponse
+            from google.protobuf.message import DecodeError
+        except ImportError as error:
+            raise _not_installed(error) from error
         request = StatLocalTaskRequest(task_id=task_id).SerializeToString()
         answer = await self._ask(seed, "/dfdaemon.v2.DfdaemonUpload/StatLocalTask", request)
-        return answer is not None and StatLocalTaskResponse.FromString(answer).HasField("finished_at")
+        try:
+            return StatLocalTaskResponse.FromString(answer or b"").HasField("finished_at")
+        except DecodeError:
+            raise Unanswered(f"{seed}: not a task") from None
 
     async def close(self) -> None:
         channels, self._channels = self._channels, {}
@@ -61,19 +71,24 @@ class GrpcWire:
 
     async def _ask(self, address: str, method: str, request: bytes) -> bytes | None:
         """The answer's bytes; None for "not found"."""
-        from grpc import StatusCode, aio
-
+        try:
+            from grpc import StatusCode, aio
+        except ImportError as error:
+            raise _not_installed(error) from error
         channel = self._channels.get(address)
         if channel is None:
             channel = self._channels[address] = aio.insecure_channel(address, options=_OPTIONS)
         call: aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(method)
         try:
-            answer = await call(request, timeout=SECONDS)
+            return await call(request, timeout=SECONDS)
         except aio.AioRpcError as error:
             if error.code() is StatusCode.NOT_FOUND:
                 return None
             raise Unanswered(f"{address}: {error.code().name}") from error
-        return answer
+
+
+def _not_installed(error: ImportError) -> Unanswered:
+    return Unanswered(f"{error.name} is not installed; it comes with the extra 'operator'")
 
 
 def _address(host: str, port: int) -> str:

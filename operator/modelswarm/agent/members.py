@@ -1,0 +1,122 @@
+"""The members of a content and what each of them has, kept so that a report costs what changed in it."""
+
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from modelswarm.agent import bits
+from modelswarm.agent.messages import Failure, PeerInfo, Report
+
+GONE_SECONDS = 45.0
+"""Silence after which a member's bytes do not count any more (a report may be held for 20 s before it is answered)."""
+
+
+@dataclass(slots=True)
+class Member:
+    """One node. Times are the coordinator's own, in seconds."""
+
+    report: Report
+    seen: float
+    have: int = 0
+    verified: int = 0
+    live: bool = True
+    held: dict[int, int] = field(default_factory=dict)
+    """Assigned segments, with the bytes of them that were read when last heard of."""
+    moved: float = 0.0
+    """When something of ``held`` was last seen to grow, or was handed out."""
+    barred_until: float = 0.0
+    failures: int = 0
+    denied: Failure | None = None
+    """What the origin refused to this node for good."""
+    asked: dict[int, float] = field(default_factory=dict)
+
+    @property
+    def node(self) -> str:
+        return self.report.node
+
+    @property
+    def complete(self) -> bool:
+        return self.report.complete
+
+    @property
+    def helps(self) -> bool:
+        return self.live and self.report.wants > 0 and self.denied is None
+
+    def info(self) -> PeerInfo:
+        report = self.report
+        return PeerInfo(
+            node=report.node,
+            url=report.url,
+            host=report.host,
+            port=report.port,
+            complete=report.complete,
+            gone=not self.live,
+        )
+
+
+class Roster:
+    """All members, and of every segment how many live ones have it."""
+
+    def __init__(self, segments: int, files: int, limit: int) -> None:
+        self._all = bits.full(segments)
+        self._files = bits.full(files)
+        self._counts = array("L", bytes(array("L").itemsize * segments))
+        self._members: dict[str, Member] = {}
+        self._limit = limit
+        self.lacking = self._all
+        """The segments that no live member has."""
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def __iter__(self) -> Iterator[Member]:
+        return iter(self._members.values())
+
+    def get(self, node: str) -> Member | None:
+        return self._members.get(node)
+
+    def live(self) -> Iterator[Member]:
+        return (member for member in self._members.values() if member.live)
+
+    def has_room(self) -> bool:
+        return len(self._members) < self._limit
+
+    def count(self, segment: int) -> int:
+        """How many live members have it."""
+        return self._counts[segment]
+
+    def enter(self, report: Report, now: float) -> Member:
+        member = self._members[report.node] = Member(report=report, seen=now, moved=now)
+        return member
+
+    def forget(self, node: str) -> None:
+        member = self._members[node]
+        self.set_have(member, 0)
+        del self._members[node]
+
+    def set_have(self, member: Member, have: int) -> int:
+        """What a live member has now; returns the segments that had nobody before and have somebody now."""
+        have = have & self._all if member.live else 0
+        gained = have & ~member.have
+        lost = member.have & ~have
+        member.have = have
+        first = 0
+        for segment in bits.members(gained):
+            self._counts[segment] += 1
+            if self._counts[segment] == 1:
+                first |= 1 << segment
+        for segment in bits.members(lost):
+            self._counts[segment] -= 1
+            if not self._counts[segment]:
+                self.lacking |= 1 << segment
+        self.lacking &= ~first
+        return first
+
+    def set_verified(self, member: Member, files: int) -> None:
+        member.verified = files & self._files
+
+    def somebody_verified(self, file: int, other_than: str) -> bool:
+        return any(member.verified >> file & 1 for member in self.live() if member.node != other_than)
+
+    def holders(self, segment: int) -> Iterator[Member]:
+        return (member for member in self.live() if member.have >> segment & 1)
