@@ -147,7 +147,7 @@ def free_port() -> int:
 
 
 class _Spawner:
-    """Starts all children from one thread that lives as long as the process.
+    """Starts children from one thread that lives as long as the process.
 
     The kernel sends the parent-death signal when the *thread* that forked ends. Started from a worker thread, a child
     would be killed as soon as that thread returned to nowhere.
@@ -180,15 +180,25 @@ class _Spawner:
 
 
 _spawner_lock = threading.Lock()
-_the_spawner: _Spawner | None = None
+_spawners: dict[int, _Spawner] = {}
 
 
 def _spawner() -> _Spawner:
-    global _the_spawner
+    # Children are in the network of the thread that starts them, so every network that we are in (dev.netns) has one.
+    network = _network()
     with _spawner_lock:
-        if _the_spawner is None or _the_spawner.pid != os.getpid():  # a thread does not survive a fork
-            _the_spawner = _Spawner()
-        return _the_spawner
+        found = _spawners.get(network)
+        if found is None or found.pid != os.getpid():  # a thread does not survive a fork
+            found = _spawners[network] = _Spawner()
+        return found
+
+
+def _network() -> int:
+    """Which network the calling thread is in."""
+    try:
+        return os.stat("/proc/thread-self/ns/net").st_ino
+    except OSError:
+        return 0
 
 
 @atexit.register

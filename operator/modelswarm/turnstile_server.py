@@ -16,7 +16,7 @@ from typing import Annotated
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from modelswarm.turnstile import Answer, Turnstile
+from modelswarm.turnstile import LEASE_SECONDS, Answer, Turnstile
 
 _MOST_BYTES = 4096
 _NAME = "{name:[A-Za-z0-9-]{8,64}}"
@@ -33,14 +33,15 @@ class _Ask(BaseModel):
 class TurnstileServer:
     """Serves as a standby until ``lead``."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, *, lease: float = LEASE_SECONDS) -> None:
         self._limit = limit
+        self._lease = lease
         self._turnstile: Turnstile | None = None
         self._runner: web.AppRunner | None = None
 
     def lead(self) -> None:
         """From now on this process is the one that knows."""
-        self._turnstile = Turnstile(self._limit, time.monotonic())
+        self._turnstile = Turnstile(self._limit, time.monotonic(), lease=self._lease)
 
     def counts(self) -> tuple[int, int]:
         """How many loaders read, and how many wait; from any thread."""

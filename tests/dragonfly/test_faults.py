@@ -106,14 +106,18 @@ def _restart_manager(bench: Bench, proxy: FaultProxy) -> None:
 # The origin
 
 
-SPOILED = {"denied": "SourceDenied", "missing": "SourceNotFound", "limited": "RateLimited"}
-GONE = "gone"
+SPOILED = {"origin-401": "SourceDenied", "origin-404": "SourceNotFound", "origin-429": "RateLimited"}
+GONE = "origin-404-for-ever"
 
 
 @pytest.fixture(scope="module")
 def spoiled(bench: Bench, storm: OperatorProcess) -> None:
     """Ten files each, one of which the origin did not give until all tasks had said so and had the other nine."""
-    faults: dict[str, OriginFault] = {"denied": ServerError(401), "missing": ServerError(404), "limited": RateLimit()}
+    faults: dict[str, OriginFault] = {
+        "origin-401": ServerError(401),
+        "origin-404": ServerError(404),
+        "origin-429": RateLimit(),
+    }
     rules = [_spoil(bench, name, fault) for name, fault in faults.items()]
     _spoil(bench, GONE, ServerError(404), backoffLimit=1)
     for name, reason in SPOILED.items():

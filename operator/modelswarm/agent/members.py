@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from modelswarm.agent import bits
 from modelswarm.agent.messages import Failure, PeerInfo, Report
 
+HOLDERS = 4
 GONE_SECONDS = 45.0
 """Silence after which a member's bytes do not count any more (a report may be held for 20 s before it is answered)."""
 
@@ -35,10 +36,6 @@ class Member:
         return self.report.node
 
     @property
-    def complete(self) -> bool:
-        return self.report.complete
-
-    @property
     def helps(self) -> bool:
         return self.live and self.report.wants > 0 and self.denied is None
 
@@ -57,12 +54,11 @@ class Member:
 class Roster:
     """All members, and of every segment how many live ones have it."""
 
-    def __init__(self, segments: int, files: int, limit: int) -> None:
+    def __init__(self, segments: int, files: int) -> None:
         self._all = bits.full(segments)
         self._files = bits.full(files)
         self._counts = array("L", bytes(array("L").itemsize * segments))
         self._members: dict[str, Member] = {}
-        self._limit = limit
         self.lacking = self._all
         """The segments that no live member has."""
 
@@ -78,9 +74,6 @@ class Roster:
     def live(self) -> Iterator[Member]:
         return (member for member in self._members.values() if member.live)
 
-    def has_room(self) -> bool:
-        return len(self._members) < self._limit
-
     def count(self, segment: int) -> int:
         """How many live members have it."""
         return self._counts[segment]
@@ -89,34 +82,40 @@ class Roster:
         member = self._members[report.node] = Member(report=report, seen=now, moved=now)
         return member
 
-    def forget(self, node: str) -> None:
-        member = self._members[node]
-        self.set_have(member, 0)
-        del self._members[node]
+    def forget_one(self) -> bool:
+        """Make room by leaving one out that is gone; False if all are here."""
+        for member in self._members.values():
+            if not member.live:
+                del self._members[member.node]
+                return True
+        return False
 
-    def set_have(self, member: Member, have: int) -> int:
-        """What a live member has now; returns the segments that had nobody before and have somebody now."""
+    def set_have(self, member: Member, have: int) -> None:
         have = have & self._all if member.live else 0
-        gained = have & ~member.have
-        lost = member.have & ~have
+        gained, lost = have & ~member.have, member.have & ~have
         member.have = have
-        first = 0
         for segment in bits.members(gained):
             self._counts[segment] += 1
-            if self._counts[segment] == 1:
-                first |= 1 << segment
         for segment in bits.members(lost):
             self._counts[segment] -= 1
             if not self._counts[segment]:
                 self.lacking |= 1 << segment
-        self.lacking &= ~first
-        return first
+        self.lacking &= ~gained
 
     def set_verified(self, member: Member, files: int) -> None:
         member.verified = files & self._files
 
-    def somebody_verified(self, file: int, other_than: str) -> bool:
-        return any(member.verified >> file & 1 for member in self.live() if member.node != other_than)
+    def is_verified(self, file: int, other_than: Member) -> bool:
+        """Whether another live member found the file's digest right."""
+        return any(member.verified >> file & 1 for member in self.live() if member is not other_than)
 
     def holders(self, segment: int) -> Iterator[Member]:
         return (member for member in self.live() if member.have >> segment & 1)
+
+    def urls_of_holders(self, segment: int, asking: Member) -> tuple[str, ...]:
+        """Metainfo servers of some who have it: others for every member, who would else all ask the same."""
+        found = sorted((other.node, other.report.url) for other in self.holders(segment) if other is not asking)
+        if len(found) > HOLDERS:
+            start = hash((asking.node, segment)) % len(found)
+            found = (found + found)[start : start + HOLDERS]
+        return tuple(url for _, url in found)

@@ -6,6 +6,7 @@ one of the two nodes read or told something else than the origin has; which of t
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 
 from modelswarm.agent import bits
 from modelswarm.agent.messages import Publication
@@ -46,7 +47,7 @@ class Publications:
         first = self._segments[numbers[0]]
         if first.is_bundle:
             return len(numbers) == 1 and not publication.hashes
-        if any(later <= earlier for earlier, later in zip(numbers, numbers[1:], strict=False)):
+        if any(later <= earlier for earlier, later in pairwise(numbers)):
             return False
         if any(self._segments[number].is_bundle or self._segments[number].file != first.file for number in numbers):
             return False

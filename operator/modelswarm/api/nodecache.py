@@ -80,9 +80,9 @@ class CacheDisplay(ApiModel):
     models: Annotated[str, Bounds(max_length=32)] = "-"
     """Complete models of all models, for example 3/4."""
     size: Annotated[str, Bounds(max_length=32)] = "-"
-    """What the models take, for example 131GiB."""
+    """What the models take, for example 131.0Gi."""
     free: Annotated[str, Bounds(max_length=32)] = "-"
-    """Space that is left, for example 412GiB."""
+    """Space that is left, for example 412.3Gi."""
 
 
 class NodeCacheStatus(ApiModel):

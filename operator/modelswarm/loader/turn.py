@@ -8,7 +8,6 @@ means that there is nobody to wait for.
 
 import asyncio
 import secrets
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -115,12 +114,12 @@ class Turn:
 
     async def _wait(self) -> None:
         """Return when it is our turn, or when nobody is there who could say."""
-        began = heard = told_at = time.monotonic()
+        began = heard = told_at = _now()
         told = 0
         try:
             while True:
-                answer = await self._ask(holding=False, waited=time.monotonic() - began)
-                now = time.monotonic()
+                answer = await self._ask(holding=False, waited=_now() - began)
+                now = _now()
                 if answer is None:
                     if now - heard >= self._pace.patience:
                         self._go_without()
@@ -137,7 +136,7 @@ class Turn:
                 await asyncio.sleep(answer.ask_again)
         finally:
             # Not what one round trip takes: that is no wait.
-            if (waited := time.monotonic() - began) >= self._pace.retry:
+            if (waited := _now() - began) >= self._pace.retry:
                 self.waited += waited
 
     def _go_without(self) -> None:
@@ -148,7 +147,7 @@ class Turn:
 
     async def _keep(self) -> None:
         """Renew while bytes come in, also without a permit: whoever counts the readers next must know of us."""
-        seen, since = self._moved(), time.monotonic()
+        seen, since = self._moved(), _now()
         unused = 0
         while True:
             await asyncio.sleep(self._lease / _RENEWALS)
@@ -156,7 +155,7 @@ class Turn:
             # Between two files there is a moment without a reader; twice in a row is more than that.
             if unused > 1 and await self._retire():
                 return
-            moved, now = self._moved(), time.monotonic()
+            moved, now = self._moved(), _now()
             if moved != seen:
                 seen, since = moved, now
             if now - since >= self._pace.idle:
@@ -204,6 +203,10 @@ class Turn:
             self._known = False
             with suppress(httpx.HTTPError):
                 await self._http.delete(self._permit)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 class Behind:

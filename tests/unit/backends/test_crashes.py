@@ -67,6 +67,22 @@ def test_each_file_is_in_exactly_one_job_of_each_cluster_whatever_happens(
     assert len(scene.manager.made) == len(scene.manager.jobs) == 6
 
 
+@settings(max_examples=100, deadline=None)
+@given(crashes=requests, lost_writes=steps)
+def test_a_job_that_is_deleted_for_its_token_is_not_made_again(crashes: dict[int, str], lost_writes: set[int]) -> None:
+    scene = Scene(
+        manifest=model_manifest(*[10] * 3),
+        settings=replace(SETTINGS, allow_gated=True),
+        credentials=Credentials(hub_token="hf_planted"),
+    )
+    asyncio.run(live_through(scene, crashes, lost_writes, {}))
+    made = Counter(
+        (record.body["scheduler_cluster_ids"][0], url) for record in scene.manager.made for url in record.urls
+    )
+    assert set(made.values()) == {1}
+    assert scene.manager.jobs == {}
+
+
 @settings(max_examples=60, deadline=None)
 @given(crashes=requests, lost_writes=steps, restarts=st.dictionaries(st.integers(0, 8), st.integers(1, 5), max_size=3))
 def test_so_it_is_if_the_bounds_of_a_job_change_with_a_restart(
@@ -159,4 +175,5 @@ async def test_a_job_that_is_there_twice_is_taken_out_once() -> None:
     scene.manager.jobs[99] = twin
     scene.later(35)
     assert (await scene.step()).state is EngineState.READY
+    await scene.step()  # what the first pass found is written down before anything is deleted
     assert list(scene.manager.jobs) == [record.id]

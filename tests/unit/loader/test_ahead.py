@@ -73,6 +73,12 @@ def test_what_is_not_a_file_is_not_read(tmp_path: Path, kind: str) -> None:
     assert Ahead(path, 10).end() == 0
 
 
+async def hashed_up_to(hashed: list[int], count: int) -> None:
+    async with asyncio.timeout(SLOW):
+        while sum(hashed) < count:  # noqa: ASYNC110  (threads of the loader count)
+            await asyncio.sleep(0.001)
+
+
 class Program:
     """A leg whose program writes the pieces in this order, each after the hash has come as far as it can."""
 
@@ -98,9 +104,7 @@ class Program:
             put(fd, piece)
             written.add(piece)
             front = next(number for number in range(10) if number not in written)
-            async with asyncio.timeout(SLOW):
-                while sum(self.hashed) < min(front, 7) * PIECE:
-                    await asyncio.sleep(0.001)
+            await hashed_up_to(self.hashed, min(front, 7) * PIECE)
         self.while_growing = sum(self.hashed)
         if self.last is not None:
             os.pwrite(fd, self.last, 0)
@@ -109,7 +113,7 @@ class Program:
         await sink.filled()
 
 
-class Origin2:
+class FromMemory:
     name = "origin"
     splittable = True
 
@@ -149,7 +153,7 @@ def load(folder: Path, *legs: Leg) -> Meter:
 )
 def test_most_of_it_is_hashed_when_the_program_ends(tmp_path: Path, hashed: list[int], order: Sequence[int]) -> None:
     program = Program(order, hashed)
-    meter = load(tmp_path, program, Origin2())
+    meter = load(tmp_path, program, FromMemory())
     assert meter.by_source == {"program": len(CONTENT)}
     assert program.while_growing >= 7 * PIECE
     assert sum(hashed) == len(CONTENT), "nothing is hashed twice"
@@ -163,15 +167,13 @@ def test_what_was_read_too_early_is_read_again_before_it_is_called_wrong(tmp_pat
             beside = sink.path.with_name("beside")
             beside.write_bytes(b"x" * PIECE)
             sink.growing(beside)
-            async with asyncio.timeout(SLOW):
-                while sum(self.hashed) < PIECE:
-                    await asyncio.sleep(0.001)
+            await hashed_up_to(self.hashed, PIECE)
             with beside.open("r+b") as stream:
                 stream.write(CONTENT)
             beside.rename(sink.path)
             await sink.filled()
 
-    meter = load(tmp_path, Rewrites([], hashed), Origin2())
+    meter = load(tmp_path, Rewrites([], hashed), FromMemory())
     assert meter.by_source == {"program": len(CONTENT)}
     assert sum(hashed) > len(CONTENT)
 
@@ -182,13 +184,11 @@ def test_another_file_than_the_one_that_grew_is_hashed_from_the_start(tmp_path: 
             beside = sink.path.with_name("beside")
             beside.write_bytes(CONTENT[:PIECE])
             sink.growing(beside)
-            async with asyncio.timeout(SLOW):
-                while sum(self.hashed) < PIECE:
-                    await asyncio.sleep(0.001)
+            await hashed_up_to(self.hashed, PIECE)
             beside.unlink()
             sink.path.with_name("other").write_bytes(b"x" * len(CONTENT))
             sink.path.with_name("other").rename(sink.path)
             await sink.filled()
 
-    meter = load(tmp_path, Swaps([], hashed), Origin2())
+    meter = load(tmp_path, Swaps([], hashed), FromMemory())
     assert meter.by_source["origin"] == len(CONTENT), "the bytes that are there count, not those that were read"

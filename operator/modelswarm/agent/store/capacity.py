@@ -31,9 +31,7 @@ def measure(settings: StoreSettings, disk: Disk, used: int, reserved: int) -> Ca
     available = disk.free - settings.reserve - reserved
     if settings.quota is not None:
         available = min(available, settings.quota - used - reserved)
-    return Capacity(
-        disk.total if settings.quota is None else settings.quota, used, reserved, max(available, 0), disk
-    )
+    return Capacity(disk.total if settings.quota is None else settings.quota, used, reserved, max(available, 0), disk)
 
 
 def surplus(settings: StoreSettings, disk: Disk, used: int) -> int:
@@ -58,8 +56,6 @@ def human(count: int) -> str:
     value = float(count)
     for unit in ("", "Ki", "Mi", "Gi"):
         if value < 1024:
-            break
+            return f"{value:.1f}".removesuffix(".0") + unit
         value /= 1024
-    else:
-        unit = "Ti"
-    return f"{value:.1f}".removesuffix(".0") + unit
+    return f"{value:.1f}".removesuffix(".0") + "Ti"

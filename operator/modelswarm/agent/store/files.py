@@ -7,6 +7,7 @@ step refuses links: what is planted between two steps cannot lead elsewhere.
 import errno
 import os
 import stat
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -88,7 +89,7 @@ def link(source: Path, root: Path, parts: Sequence[str]) -> None:
         if stat.S_ISDIR(found.st_mode):
             raise IsADirectoryError(errno.EISDIR, "a directory is in the file's place", str(root.joinpath(*parts)))
         # Renaming one link of a file over another link of it does nothing, which the comparison above has excluded.
-        fresh = f"{TEMPORARY}{os.getpid()}"
+        fresh = f"{TEMPORARY}{os.getpid()}-{threading.get_ident()}"
         with suppress(FileNotFoundError):
             os.unlink(fresh, dir_fd=parent)
         os.link(source, fresh, dst_dir_fd=parent, follow_symlinks=False)
@@ -112,7 +113,7 @@ def unlink(root: Path, parts: Sequence[str], *, only: os.stat_result | None = No
 def write(root: Path, parts: Sequence[str], data: bytes, *, mode: int = 0o644, durable: bool = True) -> None:
     """Put a small file in place: whole or not at all, and (``durable``) there after a power cut."""
     with directory(root, parts[:-1], create=True) as parent:
-        fresh = f"{TEMPORARY}{os.getpid()}-{parts[-1][:64]}"
+        fresh = f"{TEMPORARY}{os.getpid()}-{threading.get_ident()}"
         fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, mode, dir_fd=parent)
         try:
             view = memoryview(data)
@@ -128,12 +129,15 @@ def write(root: Path, parts: Sequence[str], data: bytes, *, mode: int = 0o644, d
 
 
 def sync_directories(root: Path, parts: Sequence[str]) -> None:
-    """Make a directory, those in it and the ones on the way to it durable."""
+    """Make a directory, those in it and the ones on the way to it durable; what a killed run left half goes."""
     for depth in range(len(parts)):
         with directory(root, parts[:depth]) as fd:
             os.fsync(fd)
     with directory(root, parts) as top:
-        for _, _, _, fd in os.fwalk(".", dir_fd=top, follow_symlinks=False):
+        for _, _, names, fd in os.fwalk(".", dir_fd=top, follow_symlinks=False):
+            for name in names:
+                if name.startswith(TEMPORARY):
+                    os.unlink(name, dir_fd=fd)
             os.fsync(fd)
 
 

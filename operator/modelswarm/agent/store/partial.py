@@ -64,7 +64,8 @@ class Partial:
             return list(self._present)
 
     @property
-    def bytes(self) -> int:
+    def filled(self) -> int:
+        """Bytes that are there."""
         with self._lock:
             return self._present.total
 
@@ -231,4 +232,3 @@ class Partial:
 def _line(item: Pieces) -> Line:
     hashes = base64.b64encode(item.hashes).decode()
     return {"at": item.offset, "bytes": item.length, "piece": item.piece_length, "sha1": hashes}
-

@@ -79,6 +79,13 @@ class Records:
         if now is not None:
             os.utime(path, (now, now))
 
+    def changed(self, content: str) -> float:
+        """When the record was last written (seconds since the epoch)."""
+        try:
+            return (self._directory / "contents" / f"{content}.json.gz").stat().st_mtime
+        except FileNotFoundError:
+            return 0.0
+
     def last_used(self, content: str) -> float:
         try:
             return (self._directory / "usage" / content).stat().st_mtime

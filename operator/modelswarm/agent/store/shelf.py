@@ -108,14 +108,14 @@ class Shelf:
         stamp = self.stamps.get(key)
         return stamp if found is not None and stamp is not None and stamp.size == size and stamp.fits(found) else None
 
-    def recheck(self, key: str, file: ManifestFile) -> bool:
+    def recheck(self, key: str, file: ManifestFile, stopped: threading.Event) -> bool:
         """Hash a blob that is there without a stamp; a wrong one goes, with everything that links to it."""
         try:
             fd = files.open_file(self.root, (BLOBS, key))
         except FileNotFoundError:
             return False
         try:
-            state = hash_file(fd, file)
+            state = hash_file(fd, file, stopped)
             if state is not None and self._right(key, state):
                 os.fsync(fd)
                 with self.lock:
@@ -123,6 +123,8 @@ class Shelf:
                 return True
         finally:
             os.close(fd)
+        if stopped.is_set():
+            return False
         self.condemn(key)
         return False
 
@@ -218,7 +220,7 @@ class Shelf:
             affected = [record for record in self.records.values() if key in record.sizes]
             for record in affected:
                 self.uncomplete(record.content)
-                places = [(MODELS, record.content)]
+                places: list[tuple[str, ...]] = [(MODELS, record.content)]
                 places += [it.parts for it in self.placements.values() if it.content == record.content]
                 for place in places:
                     for path in (path for path, its in record.keys.items() if its == key and found is not None):

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -26,11 +27,20 @@ class Threads:
 
     async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """``call(...)`` in a thread; what the file system refuses is raised as a ``StoreError``."""
+        return await self._finish(lambda: call(*args, **kwargs), threading.Event())
+
+    async def stoppable(self, call: Callable[..., T], *args: object) -> T:
+        """``call(*args, stopped)`` in a thread: on cancellation ``stopped``, an event, is set, and it should return."""
+        stopped = threading.Event()
+        return await self._finish(lambda: call(*args, stopped), stopped)
+
+    async def _finish(self, call: Callable[[], T], stopped: threading.Event) -> T:
         with storage_errors():
-            future = asyncio.get_running_loop().run_in_executor(self._executor, lambda: call(*args, **kwargs))
+            future = asyncio.get_running_loop().run_in_executor(self._executor, call)
             try:
                 return await asyncio.shield(future)
             except asyncio.CancelledError:
+                stopped.set()
                 while not future.done():
                     try:
                         await asyncio.wait([future])

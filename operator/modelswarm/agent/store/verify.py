@@ -2,11 +2,12 @@
 
 import hashlib
 import os
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
 from modelswarm.content.manifest import ManifestFile
-from modelswarm.loader.digests import Expected, Verdict, hash_range
+from modelswarm.loader.digests import SLICE, Expected, Verdict, hash_range
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +57,19 @@ class BlobHash:
         return Verified(key, size, self.hexdigest(), etag)
 
 
-def hash_file(fd: int, file: ManifestFile) -> BlobHash | None:
-    """Hash a whole open file (in a thread); None when its size is another, or it was written to meanwhile."""
+def hash_file(fd: int, file: ManifestFile, stopped: threading.Event) -> BlobHash | None:
+    """Hash a whole open file (in a thread).
+
+    None when ``stopped``, when its size is another, or when it was written to meanwhile.
+    """
     before = os.fstat(fd)
     if before.st_size != file.size:
         return None
     state = BlobHash(file)
-    reached = hash_range(fd, state, 0, file.size)
+    reached, end = 0, 0
+    while reached == end < file.size and not stopped.is_set():
+        end = min(reached + SLICE, file.size)
+        reached = hash_range(fd, state, reached, end)
     after = os.fstat(fd)
     if reached != file.size or (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
         return None

@@ -94,7 +94,11 @@ class Job(_Answer):
 
 _REASONS = (
     (DragonflyReason.NO_SCHEDULER, r"schedulers? not found|scheduler cluster id \d+: record not found"),
-    (DragonflyReason.NO_SEED_PEER, r"no available seed peer|no seed peer found|no available peer|no peer found"),
+    # The last: the scheduler knows of a seed peer that does not answer, for the minute until it notices.
+    (
+        DragonflyReason.NO_SEED_PEER,
+        r"no available seed peer|no seed peer found|no available peer|no peer found|error while dialing",
+    ),
     (DragonflyReason.PLATFORM_MISMATCH, r"no matching manifest|no match for platform"),
     (DragonflyReason.RATE_LIMITED, r"\b429\b|too ?many ?requests|rate limit exceeded"),
     (DragonflyReason.SOURCE_DENIED, r"\b40[13]\b|unauthorized|forbidden|\bdenied\b"),

@@ -131,7 +131,10 @@ class ManagerClient:
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.InvalidURL) as error:
             raise self._rest(self._unreachable(f"cannot be reached ({type(error).__name__})")) from error
         except httpx.TimeoutException as error:
-            raise self._rest(self._unanswered(method, "does not answer in time")) from error
+            slow = self._unanswered(method, "does not answer in time")
+            if isinstance(slow, OutcomeUnknown):
+                slow.late = True
+            raise self._rest(slow) from error
         except httpx.HTTPError as error:
             raise self._rest(self._unanswered(method, f"breaks off its answer ({type(error).__name__})")) from error
 

@@ -3,7 +3,8 @@
 A pass may be cut off between any two requests, and what it found may never be written: the next one starts from the
 task's status and from the manager's list, and comes to the same. The order within a pass follows from that:
 
-1. ask about running jobs (only when there can be news), settle them, delete what must not stay at the manager;
+1. delete jobs that must not stay at the manager, if the status already says what they came to; ask about running
+   ones (only when there can be news) and settle them;
 2. if there is something to submit: list the manager's jobs first, and adopt those that the status does not know;
 3. submit; 4. when everything is confirmed, look once more that nothing of ours is left that holds credentials.
 """
@@ -24,7 +25,7 @@ from modelswarm.backends.dragonfly.images import NOBODY, Images, Login
 from modelswarm.backends.dragonfly.ledger import CONFIRMED, Ledger, Submission
 from modelswarm.backends.dragonfly.marker import PROBE, Marker, superfluous
 from modelswarm.backends.dragonfly.plan import Plan, plan_id, plan_image, plan_model
-from modelswarm.backends.dragonfly.reasons import DragonflyError, DragonflyReason, JobRefused
+from modelswarm.backends.dragonfly.reasons import DragonflyError, DragonflyReason, JobRefused, OutcomeUnknown
 from modelswarm.backends.dragonfly.requests import SECOND, GetTask, Preheat, PreheatArgs
 from modelswarm.backends.dragonfly.seeds import Seeds
 from modelswarm.backends.dragonfly.settings import DragonflySettings
@@ -39,6 +40,8 @@ CLOCK_SLACK = timedelta(minutes=10)
 """How far the manager's clock may be behind the API server's: its older jobs are not searched for ours."""
 PLANS = 256
 """Plans that are remembered, to save requests. They follow from digests, so they cannot be out of date."""
+LATE = timedelta(seconds=60)
+"""A job whose POST was given up on may appear for so long; until then it is looked for and not made again."""
 SOON = 1.0
 TROUBLE = 10.0
 _LOOKS = 20_000
@@ -70,6 +73,7 @@ class Dragonfly:
         self._upkeep = Upkeep(client, seeds, settings.check_seconds, self._rng)
         self._plans: dict[str, Plan] = {}
         self._looks: dict[int, datetime] = {}
+        self._late: dict[str, tuple[datetime, DragonflyError]] = {}
 
     def serves(self, task: P2PTask) -> bool | None:
         """Images, and models of a hub that anybody may read; others only if the settings allow it: Dragonfly hands
@@ -111,18 +115,20 @@ class Dragonfly:
         trouble: DragonflyError | None = None
         await self._glances.look(ledger, task.metadata.uid)
         try:
-            await self._look(ledger)
             await self._clean(ledger)
+            await self._look(ledger)
             if not ledger.is_settled:
                 needs_guard = await self._submit(task, ledger, credentials, guarded=guarded)
                 with contextlib.suppress(DragonflyError):  # nobody depends on it; the next look says what is wrong
                     await self._probe(ledger, task.metadata.uid)
         except DragonflyError as error:
             trouble = error
+            if isinstance(error, OutcomeUnknown) and error.late:
+                self._late[task.metadata.uid] = (self._clock() + LATE, DragonflyError(error.reason, error.message))
         holds = guarded or needs_guard or ledger.holds_credentials
-        if ledger.is_settled:
-            return await self._finish(task, ledger, holds=holds)
         changed = ledger.build() != before
+        if ledger.is_settled:
+            return await self._finish(task, ledger, holds=holds, changed=changed)
         if trouble is None:
             poll = SOON if holds and not guarded else self._next_pass(ledger, task.metadata.uid)
             return report.working(ledger, changed=changed, holds=holds, poll_after=poll)
@@ -227,6 +233,8 @@ class Dragonfly:
         self._looks[number] = ledger.now + timedelta(seconds=seconds)
 
     async def _clean(self, ledger: Ledger) -> None:
+        """Delete what the status says is over, before anything else is learned: who dies between a look at a job and
+        the status that follows from it must find the job again, or it would be made again."""
         for job in ledger.to_delete:
             await self._client.delete(job.id)
             ledger.deleted(job)
@@ -243,7 +251,7 @@ class Dragonfly:
             return True
         for number in ledger.adopt(await self._client.preheats(since=self._since(task))):
             await self._client.delete(number)
-        await self._clean(ledger)
+        self._wait_for_late(task, ledger)
         for submission in ledger.wanted():
             if ledger.ineffective:
                 break
@@ -256,6 +264,13 @@ class Dragonfly:
                 ledger.submit(submission, answer, credentials=request.args.carries_credentials)
                 self._looked(ledger, answer.id, pace.look_in(0.0, self._rng))
         return False
+
+    def _wait_for_late(self, task: P2PTask, ledger: Ledger) -> None:
+        """Nothing new is made while a job may still appear. Raises what was the matter with the one given up on."""
+        until, error = self._late.get(task.metadata.uid, (ledger.now, None))
+        if error is not None and ledger.now < until and ledger.wanted():
+            raise error
+        self._late.pop(task.metadata.uid, None)
 
     async def _login(self, task: P2PTask, credentials: Credentials | None) -> Login:
         if task.spec.image is not None:
@@ -328,8 +343,11 @@ class Dragonfly:
 
     # The end.
 
-    async def _finish(self, task: P2PTask, ledger: Ledger, *, holds: bool) -> Observation:
-        """Ready in any case; complete once nothing of ours is left at the manager that must not stay there."""
+    async def _finish(self, task: P2PTask, ledger: Ledger, *, holds: bool, changed: bool) -> Observation:
+        """Ready in any case; complete once nothing of ours is left at the manager that must not stay there.
+
+        What this pass found out (``changed``) is written down before a job is deleted that says the same.
+        """
         self._plans.pop(self._plan_key(task, ledger.plan.id), None)
         self._glances.forget(task.metadata.uid)
         if ledger.ineffective:
@@ -338,7 +356,10 @@ class Dragonfly:
         ending = {job.id for job in ledger.build().jobs if job.state == CONFIRMED and not job.credentials}
         try:
             jobs = await self._client.preheats(since=self._since(task))
-            for number in superfluous(jobs, task.metadata.uid, ending=ending):
+            doomed = superfluous(jobs, task.metadata.uid, ending=ending)
+            if changed and doomed and not ledger.ineffective:
+                return replace(report.ready(ledger.build()), holds=holds, poll_after=SOON)
+            for number in doomed:
                 await self._client.delete(number)
             for cluster in self._settings.clusters:
                 if (probe := ledger.probe(cluster)) is not None and probe.id:
@@ -353,6 +374,8 @@ class Dragonfly:
 
     def _next_pass(self, ledger: Ledger, uid: str) -> float:
         """Seconds until something can be seen or done."""
+        if ledger.to_delete:
+            return SOON
         waits = [self._look_in(ledger, job.id) for job in ledger.live]
         for cluster in self._settings.clusters:
             if (probe := ledger.probe(cluster)) is not None:

@@ -62,4 +62,9 @@ class JobRefused(DragonflyError):
 
 
 class OutcomeUnknown(DragonflyError):
-    """A job may or may not have been made: the answer was lost. Its marker tells, in the manager's list."""
+    """A job may or may not have been made: the answer was lost. Its marker tells, in the manager's list.
+
+    ``late``: the manager was still at it when it was given up on, so the job may appear there a while later.
+    """
+
+    late = False

@@ -1,0 +1,94 @@
+"""Who reads what from the origin: each segment is with one node at a time, and not too many nodes read at once."""
+
+import logging
+from collections.abc import Callable
+from itertools import islice
+
+from modelswarm.agent import bits
+from modelswarm.agent.members import Member, Roster
+
+log = logging.getLogger(__name__)
+
+
+class Allotment:
+    """``origin_nodes``: how many nodes may read at once (None: any number); ``own``: the one that always may.
+
+    A node that was let in stays in while it wants work: with one reader, one node reads everything.
+    """
+
+    def __init__(self, roster: Roster, *, origin_nodes: int | None, own: str, label: str) -> None:
+        self._roster = roster
+        self._origin_nodes = origin_nodes
+        self._own = own
+        self._label = label
+        self._nodes: dict[int, str] = {}
+        self._readers: dict[str, None] = {}
+        self._helpers = 1
+        self.held = 0
+        """The segments that some node has, as bits."""
+
+    @property
+    def readers(self) -> tuple[str, ...]:
+        return tuple(self._readers)
+
+    def node_of(self, segment: int) -> str | None:
+        return self._nodes.get(segment)
+
+    def count_helpers(self) -> None:
+        """To be called now and then: how many nodes there are to share what is left."""
+        self._helpers = sum(1 for member in self._roster if member.helps) or 1
+
+    def may_read(self, member: Member, now: float) -> bool:
+        if not member.helps or now < member.barred_until:
+            return False
+        if self._origin_nodes is None or member.node in self._readers:
+            return True
+        free = self._origin_nodes - len(self._readers)
+        own = self._roster.get(self._own)
+        if own is not None and own.helps and own is not member and own.node not in self._readers:
+            free -= 1
+        return free > 0
+
+    def assign(self, member: Member, available: int, now: float, shared: Callable[[int], bool]) -> None:
+        """Give the member what it wants and may have of ``available``, in order.
+
+        ``shared`` says of a segment that somebody else should read it. Towards the end nobody gets more than a share
+        of what is left, or all would wait for the slowest.
+        """
+        if not member.held and not self.may_read(member, now):
+            self._readers.pop(member.node, None)
+        available &= ~self.held
+        if not available or len(member.held) >= member.report.wants or not self.may_read(member, now):
+            return
+        share = max(1, available.bit_count() // (2 * self._helpers))
+        room = min(member.report.wants, share) - len(member.held)
+        if room > 0:
+            chosen = (segment for segment in bits.members(available) if not shared(segment))
+            for segment in list(islice(chosen, room)):
+                self.hand(member, segment, now, 0)
+
+    def hand(self, member: Member, segment: int, now: float, done: int) -> None:
+        if not member.held:
+            member.moved = now
+        self._nodes[segment] = member.node
+        self.held |= 1 << segment
+        member.held[segment] = done
+        self._readers[member.node] = None
+
+    def release(self, segment: int) -> None:
+        """Nobody has to read it any more, or somebody else shall."""
+        node = self._nodes.pop(segment, None)
+        self.held &= ~(1 << segment)
+        member = self._roster.get(node) if node is not None else None
+        if member is not None:
+            member.held.pop(segment, None)
+            if not member.held and self._origin_nodes is None:
+                self._readers.pop(member.node, None)
+
+    def take_back(self, member: Member, why: str) -> None:
+        """Everything that the member holds goes back; somebody else may read in its place."""
+        if member.held:
+            log.warning("P2P %s: %s %s; %d segments go to others", self._label, member.node, why, len(member.held))
+        for segment in list(member.held):
+            self.release(segment)
+        self._readers.pop(member.node, None)

@@ -1,0 +1,223 @@
+"""A content on its way to being complete."""
+
+import asyncio
+import os
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from modelswarm.agent.store import files
+from modelswarm.agent.store.partial import Partial
+from modelswarm.agent.store.records import Record
+from modelswarm.agent.store.shelf import OWN
+from modelswarm.agent.store.verify import BlobHash, Verified
+from modelswarm.content.manifest import Manifest, ManifestFile
+from modelswarm.errors import DigestMismatch, StorageFailed
+
+if TYPE_CHECKING:
+    from modelswarm.agent.store.store import Store
+
+_PASSES = 3
+
+
+class Filling:
+    """Made by ``Store.begin``; holds the content's room until it is closed. For one event loop.
+
+    ``content`` is the content id, ``directory`` where its files appear. ``arrived`` is set whenever a file was put in
+    place, also by another content that has the same one.
+    """
+
+    def __init__(self, store: "Store", record: Record, manifest: Manifest) -> None:
+        self.content = record.content
+        self.manifest = manifest
+        self.record = record
+        self.arrived = asyncio.Event()
+        self.is_complete = False
+        self._store = store
+        self._files = {file.path: file for file in manifest.files}
+        self._placed: set[str] = set()
+        self._verified: dict[str, Verified] = {}
+        self._shared = 0
+
+    @property
+    def directory(self) -> str:
+        return str(self._store.directory(self.content))
+
+    @property
+    def verified(self) -> Mapping[str, Verified]:
+        """By key, what is in place; also what was there before."""
+        return self._verified
+
+    def key(self, path: str) -> str:
+        return self.record.keys[path]
+
+    def file(self, key: str) -> ManifestFile:
+        """One of the files that have these bytes (all have the same size and digest)."""
+        return next(self._files[path] for path, its in self.record.keys.items() if its == key)
+
+    def missing(self) -> list[ManifestFile]:
+        """The files that are not in place, in order of path."""
+        return [self._files[path] for path in sorted(self._files.keys() - self._placed)]
+
+    def missing_keys(self) -> dict[str, int]:
+        """The blobs that are not in place, and their sizes."""
+        return {self.record.keys[file.path]: file.size for file in self.missing()}
+
+    def busy(self) -> set[str]:
+        """Missing blobs that another content began to fill first."""
+        return {key for key in self.missing_keys() if self._store.filler(key) not in (self.content, None)}
+
+    def present_bytes(self) -> int:
+        """Bytes on disk, whole files and parts; a file that is there twice counts twice, as in the manifest."""
+        there = sum(self._files[path].size for path in self._placed)
+        return there + sum(self._store.partial_progress(self.key(file.path)) for file in self.missing())
+
+    async def partial(self, key: str) -> Partial:
+        """The file that a missing blob is filled in; contents that share it get the same one.
+
+        Raises ``StorageFailed``.
+        """
+        return await self._store.open_partial(self, key)
+
+    async def mark(self, key: str, offset: int, length: int, *, piece_length: int = 0, hashes: bytes = b"") -> None:
+        """``Partial.mark`` and its journal, in a thread."""
+        partial = await self.partial(key)
+        partial.mark(offset, length, piece_length=piece_length, hashes=hashes)
+        await self._store.threads.run(partial.flush)
+
+    async def hash_ahead(self, key: str) -> None:
+        """Hash what is there of a partial from the front; worth calling now and then while it fills."""
+        partial = await self.partial(key)
+        before = -1
+        while (reached := await self._store.threads.run(partial.hash_ahead)) > before:
+            before = reached
+
+    async def finish(self, key: str, sha256: str | None = None) -> Verified:
+        """Hash a filled blob and put it in place, in every content that waits for it. Again is fine.
+
+        ``sha256`` (hex) is what the first reader found, for files whose origin has no digest; without it this node is
+        the first reader, and the answer's is the one to tell the others.
+
+        Raises ``DigestMismatch``: where ``damaged`` is empty, the bytes are what was delivered, and they stay where
+        they are until the caller drops the ranges that it does not believe (``Partial.drop``). Raises ``ValueError``
+        when ranges are missing, ``StorageFailed`` and ``InsufficientCapacity``.
+        """
+        async with self._store.key_lock(key):
+            found = await self._store.place_known(self, key, sha256)
+            if found is not None:
+                return found
+            partial = await self.partial(key)
+            file = self.file(key)
+            if not partial.covers(0, file.size):
+                raise ValueError(f"{file.path} is not complete: {partial.missing()[:3]} are missing")
+            verified = await self._judge(partial, file, sha256)
+            await self._store.threads.run(self._store.shelf.shelve, partial.fd, key, verified.sha256, durable=True)
+            await self._store.placed(key, verified)
+            return verified
+
+    async def _judge(self, partial: Partial, file: ManifestFile, sha256: str | None) -> Verified:
+        threads = self._store.threads
+        mismatch: tuple[str, str] = ("", "")
+        for _ in range(_PASSES):
+            state, ahead = partial.take_hash(), True
+            before = os.fstat(partial.fd)
+            if state is None:
+                state, ahead = await self._hash(partial), False
+            after = os.fstat(partial.fd)
+            wrong = state.mismatch(sha256)
+            if wrong is None and after.st_size == file.size and after.st_mtime_ns == before.st_mtime_ns:
+                return state.verified(partial.key, file.size)
+            mismatch = wrong or mismatch
+            if not ahead and after.st_mtime_ns == before.st_mtime_ns:
+                # Read in one go, while nobody wrote: this is what is on the disk.
+                break
+        if wrong is None:
+            raise StorageFailed(f"{file.path}: it is written to while it is verified")
+        damaged = await threads.run(partial.recheck)
+        await threads.run(partial.flush)
+        raise DigestMismatch(file.path, expected=mismatch[0], actual=mismatch[1], damaged=tuple(damaged))
+
+    async def _hash(self, partial: Partial) -> BlobHash:
+        while True:
+            reached = await self._store.threads.run(partial.hash_ahead)
+            state = partial.take_hash() if reached == partial.size else None
+            if state is not None:
+                return state
+            if not partial.covers(0, partial.size):
+                raise ValueError(f"ranges of {partial.key} were dropped while it was verified")
+
+    async def write_small(self, path: str, data: bytes, sha256: str | None = None) -> Verified:
+        """A whole small file, verified before it is written. Raises ``DigestMismatch`` and nothing is written."""
+        file, key = self._files[path], self.record.keys[path]
+        state = BlobHash(file)
+        state.update(memoryview(data))
+        if len(data) != file.size:
+            raise DigestMismatch(path, expected=f"{file.size} bytes", actual=f"{len(data)} bytes")
+        if (wrong := state.mismatch(sha256)) is not None:
+            raise DigestMismatch(path, expected=wrong[0], actual=wrong[1])
+        verified = state.verified(key, file.size)
+        async with self._store.key_lock(key):
+            found = await self._store.place_known(self, key, sha256)
+            if found is None:
+                await self._store.threads.run(self._write, key, data, verified.sha256)
+                await self._store.placed(key, verified)
+        return found or verified
+
+    def _write(self, key: str, data: bytes, sha256: str) -> None:
+        shelf = self._store.shelf
+        with files.directory(shelf.root, (OWN, "new")) as directory:
+            fd = os.open(
+                key, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644, dir_fd=directory
+            )
+            try:
+                view = memoryview(data)
+                while view:
+                    view = view[os.write(fd, view) :]
+                # Not fsynced one by one: ``complete`` does that before the marker is written.
+                shelf.shelve(fd, key, sha256, durable=False)
+            finally:
+                os.close(fd)
+                os.unlink(key, dir_fd=directory)
+
+    async def complete(self) -> None:
+        """Everything to disk, then the marker. Raises ``ValueError`` while files are missing, ``StorageFailed``."""
+        if missing := self.missing():
+            raise ValueError(f"{len(missing)} files are missing, among them {missing[0].path}")
+        if not self.is_complete:
+            await self._store.threads.run(self._complete)
+            self.is_complete = True
+
+    def _complete(self) -> None:
+        shelf = self._store.shelf
+        shelf.make_durable(self.record.sizes)
+        shelf.write_marker(self.record)
+        shelf.usage.touch(self.content)
+
+    async def close(self) -> None:
+        """Give back the room that was not used, and the partials; what was downloaded stays. Again is fine."""
+        await self._store.end(self)
+
+    def put(self, path: str, verified: Verified) -> None:
+        """For the store: the file is linked into the directory."""
+        self._placed.add(path)
+        self._verified[verified.key] = verified
+        self.arrived.set()
+
+    def lost(self, key: str) -> None:
+        """For the store: the blob turned out to be wrong, and is gone."""
+        self._placed -= {path for path, its in self.record.keys.items() if its == key}
+        self._verified.pop(key, None)
+        self.is_complete = False
+
+    def share(self, count: int) -> int:
+        """For the store: how many have begun this content and not closed it."""
+        self._shared += count
+        return self._shared
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()

@@ -1,0 +1,402 @@
+"""The store of one node: what it holds, what is on its way, and what has to leave."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from modelswarm.agent.store import adopt, materialize, sweep
+from modelswarm.agent.store.capacity import Capacity, human, measure, outstanding, surplus
+from modelswarm.agent.store.eviction import Candidate, Choice, Protection, choose
+from modelswarm.agent.store.filling import Filling
+from modelswarm.agent.store.partial import Partial
+from modelswarm.agent.store.records import Record, record_of
+from modelswarm.agent.store.settings import StoreSettings
+from modelswarm.agent.store.shelf import MODELS, Shelf
+from modelswarm.agent.store.threads import Threads
+from modelswarm.agent.store.verify import BlobHash, Verified
+from modelswarm.content.manifest import Manifest
+from modelswarm.errors import InsufficientCapacity
+
+
+class ContentState(StrEnum):
+    """What the store has of a content; the session knows more (who is fetching, what failed)."""
+
+    COMPLETE = "Complete"
+    FILLING = "Filling"
+    PARTIAL = "Partial"
+    """Something of it is there, and nobody is at it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """One content. ``bytes`` is its size, ``present`` what is on disk of it, ``last_used`` seconds since the epoch."""
+
+    content: str
+    state: ContentState
+    bytes: int
+    present: int
+    last_used: float
+    manifest: Manifest | None
+    placements: tuple[Path, ...]
+
+
+class Store:
+    """Open it with ``async with``; everything but the plain properties does its disk work in a bounded pool."""
+
+    def __init__(self, settings: StoreSettings, *, now: Callable[[], float] = time.time) -> None:
+        self.settings = settings
+        self.shelf = Shelf(settings)
+        self.threads = Threads(settings.threads)
+        self._now = now
+        self._protection: Protection | None = None
+        self._fillings: dict[str, Filling] = {}
+        self._partials: dict[str, Partial] = {}
+        self._opening: dict[str, asyncio.Lock] = {}
+        self._finishing: dict[str, asyncio.Lock] = {}
+        self._users: dict[str, list[str]] = {}
+        self._complete: set[str] = set()
+        self._room = asyncio.Lock()
+
+    @property
+    def root(self) -> Path:
+        """Without symbolic links."""
+        return self.shelf.root
+
+    def directory(self, content: str) -> Path:
+        """Where a content's files are, or appear."""
+        return self.root / MODELS / content
+
+    async def open(self) -> None:
+        """Take the lock and see what is there; no file is read. Raises ``StoreBusy``, ``StorageFailed``."""
+        await self.threads.run(self.shelf.open)
+        self._complete = set(await self.threads.run(self._find_complete))
+
+    def _find_complete(self) -> list[str]:
+        return [content for content in self.shelf.records if self.shelf.is_complete(content)]
+
+    async def close(self) -> None:
+        """Close every filling and give the lock back; partials stay and are continued."""
+        for filling in list(self._fillings.values()):
+            await self._end(filling)
+        await self.threads.run(self.shelf.close)
+        self.threads.close()
+
+    def protect(self, protection: Protection) -> None:
+        """Who needs what, as the caller knows it now. Before the first call nothing is ever evicted."""
+        self._protection = protection
+
+    # Filling
+
+    async def begin(self, manifest: Manifest, adopt_from: Sequence[Path] = ()) -> Filling:
+        """Take over what is there of a content, and hold the room for the rest.
+
+        ``adopt_from`` are further directories below the root that may have its files. Hashing what lies in them can
+        take minutes; it may be cancelled. A content that is complete already comes back complete, at once. Begun
+        twice, it is the same filling, which ends when it was closed as often.
+
+        Raises ``InsufficientCapacity`` before a byte is written (what is there stays), ``PathOutsideRoot``,
+        ``InvalidReference`` (a manifest that no directory can hold) and ``StorageFailed``.
+        """
+        record = record_of(manifest)
+        places = [*adopt.known_layouts(record), *(materialize.parts_below(self.shelf, path) for path in adopt_from)]
+        filling = self._fillings.get(record.content)
+        if filling is None:
+            # Before the first await: from here on nothing of it is evicted.
+            filling = self._fillings[record.content] = Filling(self, record, manifest)
+        filling.share(+1)
+        try:
+            async with self.key_lock(record.content):
+                if not filling.is_complete:
+                    await self._prepare(filling, places)
+        except BaseException:
+            await self.end(filling)
+            raise
+        return filling
+
+    async def _prepare(self, filling: Filling, places: Sequence[tuple[str, ...]]) -> None:
+        record = filling.record
+        await self.threads.run(self.shelf.remember, record)
+        if await self.threads.run(self.shelf.is_complete, record.content):
+            await self._place_marked(filling)
+        else:
+            await self.threads.run(self.shelf.uncomplete, record.content)
+            self._complete.discard(record.content)
+        for key in filling.missing_keys():
+            await self._find(filling, key, places)
+        if not filling.missing():
+            await filling.complete()
+            self._complete.add(record.content)
+            return
+        await self._reserve(filling)
+
+    async def _place_marked(self, filling: Filling) -> None:
+        marker = await self.threads.run(self.shelf.marker, filling.content)
+        for path, entry in marker.files.items() if marker is not None else ():
+            if filling.record.keys.get(path) == entry.key:
+                filling.put(path, Verified(entry.key, entry.size, entry.sha256))
+        filling.is_complete = not filling.missing()
+
+    async def _find(self, filling: Filling, key: str, places: Sequence[tuple[str, ...]]) -> None:
+        """A blob that is there already: trusted, hashed again, adopted, or empty."""
+        async with self._finishing.setdefault(key, asyncio.Lock()):
+            if await self.place_known(filling, key) is not None:
+                return
+            file = filling.file(key)
+            there = await self.threads.run(self.shelf.blob(key).exists)
+            if there and not await self.threads.stoppable(self.shelf.recheck, key, file):
+                self._forget(key)
+            for each in [it for it in filling.missing() if filling.key(it.path) == key]:
+                if await self.threads.run(self.shelf.trusted, key, file.size) is None:
+                    await self.threads.stoppable(adopt.adopt, self.shelf, filling.record, each, places)
+            if await self.place_known(filling, key) is not None or file.size > 0:
+                return
+        if BlobHash(file).mismatch(None) is None:
+            await filling.write_small(file.path, b"")
+
+    async def _reserve(self, filling: Filling) -> None:
+        async with self._room:
+            occupied = await self.threads.run(self.shelf.partial_bytes)
+            need = outstanding([filling.missing_keys()], occupied)
+            others = [it.missing_keys() for it in self._fillings.values() if it is not filling]
+            # What it shares with another download is reserved already.
+            need = outstanding([filling.missing_keys(), *others], occupied) - outstanding(others, occupied)
+            capacity = await self._measure(others)
+            if need > capacity.available:
+                short = need - capacity.available
+                choice = await self._choose(short)
+                if choice.freed >= short:
+                    await self._evict(choice)
+                    capacity = await self._measure(others)
+            if need > capacity.available:
+                raise InsufficientCapacity(
+                    f"need {human(need)}, free {human(capacity.available)}", need=need, free=capacity.available
+                )
+
+    def key_lock(self, key: str) -> asyncio.Lock:
+        """One at a time for each blob."""
+        return self._finishing.setdefault(key, asyncio.Lock())
+
+    def filler(self, key: str) -> str | None:
+        """The content that opened a blob's partial first."""
+        users = self._users.get(key)
+        return users[0] if users else None
+
+    def partial_progress(self, key: str) -> int:
+        partial = self._partials.get(key)
+        return partial.filled if partial is not None else 0
+
+    async def open_partial(self, filling: Filling, key: str) -> Partial:
+        async with self._opening.setdefault(key, asyncio.Lock()):
+            partial = self._partials.get(key)
+            if partial is None:
+                partial = Partial(self.shelf.partial(key), key, filling.file(key), self.shelf.boot)
+                try:
+                    await self.threads.run(partial.open)
+                except BaseException:
+                    partial.close()
+                    raise
+                self._partials[key] = partial
+            users = self._users.setdefault(key, [])
+            if filling.content not in users:
+                users.append(filling.content)
+            return partial
+
+    async def place_known(self, filling: Filling, key: str, sha256: str | None = None) -> Verified | None:
+        """Link a blob that is there and as it was verified into the filling's directory; None where it is not."""
+        size = filling.record.sizes[key]
+        stamp = await self.threads.run(self.shelf.trusted, key, size)
+        if stamp is None or (sha256 is not None and key.startswith("object-") and stamp.sha256 != sha256):
+            return None
+        verified = Verified(key, size, stamp.sha256)
+        await self._place([filling], verified)
+        return verified
+
+    async def placed(self, key: str, verified: Verified) -> None:
+        """A blob has come: every content that waits for it gets it."""
+        await self._place([it for it in self._fillings.values() if key in it.record.sizes], verified)
+
+    async def _place(self, fillings: Iterable[Filling], verified: Verified) -> None:
+        for filling in fillings:
+            for path in [path for path, key in filling.record.keys.items() if key == verified.key]:
+                await self.threads.run(self.shelf.place, filling.content, path, verified.key)
+                filling.put(path, verified)
+
+    async def end(self, filling: Filling) -> None:
+        if filling.share(-1) <= 0:
+            await self._end(filling)
+
+    async def _end(self, filling: Filling) -> None:
+        if self._fillings.get(filling.content) is not filling:
+            return
+        del self._fillings[filling.content]
+        if filling.is_complete:
+            self._complete.add(filling.content)
+        for key in [key for key, users in self._users.items() if filling.content in users]:
+            self._users[key].remove(filling.content)
+            if not self._users[key]:
+                del self._users[key]
+                await self.threads.run(self._close_partial, self._partials.pop(key))
+
+    def _close_partial(self, partial: Partial) -> None:
+        """Its second name goes only now: a swarm may have been reading it by that name."""
+        if self.shelf.trusted(partial.key, partial.size) is not None:
+            partial.remove()
+        else:
+            partial.close()
+
+    # Room
+
+    async def capacity(self) -> Capacity:
+        """Bytes used, reserved and available."""
+        return await self._measure([it.missing_keys() for it in self._fillings.values()])
+
+    async def _measure(self, wanted: Iterable[dict[str, int]]) -> Capacity:
+        occupied = await self.threads.run(self.shelf.partial_bytes)
+        sizes = await self.threads.run(self.shelf.blob_sizes)
+        disk = await self.threads.run(self.shelf.disk)
+        used = sum(sizes.values()) + sum(occupied.values())
+        return measure(self.settings, disk, used, outstanding(wanted, occupied))
+
+    async def _choose(self, wanted_bytes: int, *, spare_wanted: bool = False) -> Choice:
+        if self._protection is None:
+            return Choice((), 0)
+        sizes = await self.threads.run(self.shelf.blob_sizes)
+        candidates = [
+            Candidate(record.content, frozenset(record.sizes), self.shelf.usage.last_used(record.content))
+            for record in self.shelf.records.values()
+            if record.content not in self._fillings
+        ]
+        return choose(candidates, sizes, self._held(), self._protection, wanted_bytes, spare_wanted=spare_wanted)
+
+    def _held(self) -> set[str]:
+        return set().union(*(it.record.sizes for it in self._fillings.values()))
+
+    async def _evict(self, choice: Choice) -> int:
+        freed = 0
+        for content in choice.contents:
+            if content not in self._fillings:
+                self._complete.discard(content)
+                freed += await self.threads.run(self.shelf.remove, content, held=self._held())
+        return freed
+
+    async def keep_watermark(self) -> tuple[str, ...]:
+        """Above the high watermark, evict down to the low one; returns what has left. For a timer."""
+        async with self._room:
+            capacity = await self._measure([])
+            over = surplus(self.settings, capacity.disk, capacity.used)
+            choice = await self._choose(over, spare_wanted=True) if over else Choice((), 0)
+            await self._evict(choice)
+            return choice.contents
+
+    async def sweep(self) -> int:
+        """Remove what nothing refers to and is old enough; returns bytes freed. For a timer."""
+        if self._protection is None:
+            return 0
+        async with self._room:
+            protection = self._protection
+            kept = protection.always | protection.wanted | self._fillings.keys()
+            open_keys = frozenset(self._partials)
+            deadline = self._now() - self.settings.orphan_seconds
+            return await self.threads.run(sweep.sweep, self.shelf, kept, open_keys, self._complete, deadline)
+
+    async def purge(self, content: str) -> int:
+        """A content is not wanted any more: it goes now, with what nobody else needs; returns bytes freed.
+
+        An open filling is closed first. Protection is the caller's word from before, and does not count here.
+        """
+        if (filling := self._fillings.get(content)) is not None:
+            await self._end(filling)
+        async with self._room:
+            return await self._evict(Choice((content,), 0))
+
+    # What is there
+
+    async def models(self) -> list[Held]:
+        """Every content that the store has something of, in order of id."""
+        return await self.threads.run(self._models)
+
+    def _models(self) -> list[Held]:
+        blobs, partials = self.shelf.blob_sizes(), self.shelf.partial_bytes()
+        found: list[Held] = []
+        for content, record in sorted(self.shelf.records.items()):
+            there = {key: blobs.get(key, 0) or min(partials.get(key, 0), size) for key, size in record.sizes.items()}
+            present = sum(there[key] for key in record.keys.values())
+            state = ContentState.PARTIAL
+            if content in self._complete or (content in self._fillings and self._fillings[content].is_complete):
+                state = ContentState.COMPLETE
+            elif content in self._fillings:
+                state = ContentState.FILLING
+            places = tuple(
+                self.root.joinpath(*it.parts) for it in self.shelf.placements.values() if it.content == content
+            )
+            used = self.shelf.usage.last_used(content)
+            if present or state is not ContentState.PARTIAL:
+                found.append(Held(content, state, record.bytes, present, used, record.manifest, places))
+        return found
+
+    def has(self, content: str) -> bool:
+        """Whether a content is complete."""
+        return content in self._complete or (content in self._fillings and self._fillings[content].is_complete)
+
+    async def touch(self, content: str) -> None:
+        """A pod uses the content now: it is the last to be evicted."""
+        await self.threads.run(self.shelf.usage.touch, content, self._now())
+
+    async def recheck(self, content: str) -> tuple[str, ...]:
+        """Hash a complete content again, file by file; returns the paths that are wrong.
+
+        What is wrong is gone afterwards, from every content that had it, and they are no longer complete. Slow, and
+        to be done slowly: one file after the other, in one thread.
+        """
+        record: Record | None = self.shelf.records.get(content)
+        if record is None or record.manifest is None or content not in self._complete:
+            return ()
+        wrong: list[str] = []
+        for file in record.manifest.files:
+            key = record.keys[file.path]
+            async with self.key_lock(key):
+                if not await self.threads.stoppable(self.shelf.recheck, key, file):
+                    wrong.append(file.path)
+                    self._forget(key)
+        return tuple(wrong)
+
+    def _forget(self, key: str) -> None:
+        self._complete -= {it.content for it in self.shelf.records.values() if key in it.sizes}
+        for filling in self._fillings.values():
+            if key in filling.record.sizes:
+                filling.lost(key)
+
+    # Directories of users
+
+    async def materialize(self, content: str, path: Path) -> None:
+        """Let a directory of a user (``storage.path`` of a BaseModel) hold a complete content, as hard links.
+
+        A directory that is not there yet appears whole. In one that is, each file appears whole, files of an earlier
+        content that this one does not have go, and everything else is left alone.
+
+        Raises ``PathOutsideRoot``, ``ValueError`` (the content is not complete), ``StorageFailed``.
+        """
+        parts = materialize.parts_below(self.shelf, path)
+        if not self.has(content):
+            raise ValueError(f"{content} is not complete")
+        await self.threads.run(materialize.materialize, self.shelf, content, parts)
+
+    async def unmaterialize(self, path: Path) -> None:
+        """Take our files out of a user's directory, and the directory if nothing else is in it."""
+        placement = self.shelf.placements.get(materialize.parts_below(self.shelf, path))
+        if placement is not None:
+            await self.threads.run(self.shelf.clear_placement, placement)
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
