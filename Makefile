@@ -7,8 +7,9 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+GENERATED := --output crds --docs docs/reference/crds.md --embed config/p2p/model-agent-daemonset.yaml
 
-.PHONY: help fmt lint test unit integration dragonfly test-dragonfly tools crds verify demo bench-operator clean
+.PHONY: help fmt lint test unit integration dragonfly test-dragonfly tools crds verify demo bench-operator bench-dragonfly clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -39,11 +40,11 @@ lint: $(READY) ## ruff, mypy --strict, import contracts, generated files
 	@$(BIN)/lint-imports
 	@$(MAKE) --no-print-directory verify
 
-crds: $(READY) ## generate crds/ and docs/reference/crds.md from the models
-	@$(BIN)/python -m modelswarm.api.schema --output crds --docs docs/reference/crds.md
+crds: $(READY) ## generate crds/, docs/reference/crds.md and the CRD in config/p2p from the models
+	@$(BIN)/python -m modelswarm.api.schema $(GENERATED)
 
 verify: $(READY) ## fail if a generated file is stale
-	@$(BIN)/python -m modelswarm.api.schema --output crds --docs docs/reference/crds.md --check
+	@$(BIN)/python -m modelswarm.api.schema $(GENERATED) --check
 
 test: built ## all tests, on a real API server (no root)
 	@$(BIN)/pytest
@@ -65,6 +66,9 @@ demo: built ## the main job, start to end, on this machine (ENGINE=direct or dra
 
 bench-operator: built ## 1,000 OpenModels and 1,000 Playgrounds from nothing
 	@$(BIN)/python -m dev.bench.operator
+
+bench-dragonfly: built dragonfly ## one model to 1, 2 and 4 nodes over shaped links (root; ARGS="--nodes 4 --size 256MiB")
+	@$(BIN)/python -m dev.bench.dragonfly $(ARGS)
 
 clean: ## remove what was made in the clone (the cache stays)
 	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -87,6 +87,7 @@ class Demo:
     def run(self) -> None:
         say, summary = self.console.say, self._summary
         self._engine.prepare()
+        self.console.restart()  # what had to be built first is no part of the story
         self._scratch = Path(tempfile.mkdtemp(prefix="modelswarm-demo-"))
         self.stack.callback(shutil.rmtree, self._scratch, ignore_errors=True)
         self._start_surroundings()

@@ -14,6 +14,10 @@ class Console:
         self._started = time.monotonic()
         self._lock = threading.Lock()
 
+    def restart(self) -> None:
+        """Count from now."""
+        self._started = time.monotonic()
+
     def elapsed(self) -> float:
         return time.monotonic() - self._started
 

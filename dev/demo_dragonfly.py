@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dev.demo_engine import Expected, Node, Stage, Surroundings
 from dev.demo_steps import DemoFailed
 from dev.dragonfly.builds import prepare
+from dev.dragonfly.configs import CLUSTER
 from dev.dragonfly.packages import ensure_packages
 from dev.dragonfly.stack import DragonflyStack
 from dev.installation import NAMESPACE
@@ -17,9 +18,9 @@ NODES = 3
 
 
 class DragonflyDemo:
-    # Files up to 4 MiB go from the origin to each node: these here are a few kilobytes.
+    # Nodes may read small files from the origin: here these are a few kilobytes.
     expected = Expected(copies=1.02, engine="Dragonfly")
-    # The scheduler notices a seed within 30 s, and the manager looks at a job after 30, 90 and 210 s.
+    # If the scheduler does not answer, the manager looks at a job after 30, 90 and 210 s.
     patience = 300.0
     registry_address = ADDRESS
 
@@ -47,6 +48,8 @@ class DragonflyDemo:
             self._dragonfly.wait_preheatable()
         return {
             "MODELSWARM_DRAGONFLY_MANAGER_URL": self._dragonfly.manager_url,
+            # So that Ready does not wait for the manager, which looks at a job after 30 s for the first time.
+            "MODELSWARM_DRAGONFLY_SCHEDULERS": f"{CLUSTER}={self._dragonfly.scheduler_address}",
             # The manager of this version knows layers by their URL only.
             "MODELSWARM_DRAGONFLY_IMAGE_IDS": "url",
             "MODELSWARM_DRAGONFLY_IMAGE_HOSTS": f"docker.io={around.registry}",

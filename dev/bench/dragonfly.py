@@ -1,9 +1,9 @@
-"""Dragonfly over links of a known speed: ``make bench-dragonfly``, or ``python -m dev.bench.dragonfly [--nodes N ...]``.
+"""Dragonfly over links of a known speed: ``make bench-dragonfly``, or ``python -m dev.bench.dragonfly [--nodes N...]``.
 
 Every node, the seeds and the origin are network namespaces with equal, shaped links; manager and scheduler have one of
-their own that is not limited. The same model goes to all nodes at the same time: straight from the origin, through a cold
-Dragonfly, and after a preheat, by bare dfget and by our loader. What is compared in one line is from one run of this
-program. Needs root, iproute2 and what ``make dragonfly`` needs.
+their own that is not limited. The same model goes to all nodes at the same time: straight from the origin, through a
+cold Dragonfly, and after a preheat, by bare dfget and by our loader. What is compared in one line is from one run of
+this program. Needs root, iproute2 and what ``make dragonfly`` needs.
 """
 
 import argparse
@@ -21,9 +21,20 @@ from types import FrameType
 import httpx
 
 from dev.bench.dragonfly_bed import MODEL, ORIGIN, Bed, Shape, open_bed
-from dev.bench.dragonfly_fetch import Command, FetchFailed, Order, bare_dfget, fetch_on_all, forget, loader, verify
+from dev.bench.dragonfly_fetch import (
+    Command,
+    FetchFailed,
+    Order,
+    Policy,
+    arrange,
+    bare_dfget,
+    fetch_on_all,
+    forget,
+    loader,
+    verify,
+)
 from dev.bench.dragonfly_ready import NotReady, measure_ready
-from dev.bench.dragonfly_report import WAYS, Case, Measured, Report
+from dev.bench.dragonfly_report import WAYS, Case, Measured, Report, describe
 from dev.binaries import BinaryUnavailable
 from dev.controlplane import KubectlFailed
 from dev.dragonfly.builds import prepare
@@ -47,7 +58,13 @@ def main() -> int:
     options = _parser().parse_args()
     signal.signal(signal.SIGTERM, _stop)
     report = Report(
-        {"shards": options.shards, "parallel": options.parallel, "order": options.order, "runs": options.runs}
+        {
+            "shards": options.shards,
+            "parallel": options.parallel,
+            "order": options.order,
+            "policy": options.policy,
+            "runs": options.runs,
+        }
     )
     try:
         require_netns()
@@ -83,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--ways", nargs="+", choices=list(WAYS), default=list(WAYS), help="what to measure (default: all)")
     add("--parallel", type=int, default=4, help="files at a time of a bare dfget (default %(default)s)")
     add("--order", type=Order, choices=list(Order), default=Order.SAME, help="of a bare dfget's files")
+    add("--policy", type=Policy, choices=list(Policy), default=Policy.ALWAYS, help="of a bare dfget, for small files")
     add("--runs", type=int, default=1, help="of everything, one way after the other (default %(default)s)")
     add("--no-ready", dest="ready", action="store_false", help="do not measure the operator")
     add("--scratch", type=Path, help="directory for all files; a disk must not be slower than the links")
@@ -99,10 +117,13 @@ def _case(options: argparse.Namespace, shape: Shape, folder: Path, scratch: Path
             for way in options.ways:
                 measured = _measure(options, bed, way)
                 case.runs.setdefault(way, []).append(measured)
-                _say(f"{shape.nodes} nodes, {shape.seeds} seeds: {WAYS[way]}: last node after {measured.last:.1f} s")
+                _say(f"{describe(shape)}: {WAYS[way]}: last node after {measured.last:.1f} s")
             if options.ready and shape.nodes == min(options.nodes):
-                with bed.dragonfly() as stack:
-                    case.ready.append(measure_ready(bed, stack, timeout=_patience(bed)))
+                for ask in (False, True):
+                    with bed.dragonfly() as stack:
+                        ready = measure_ready(bed, stack, ask_scheduler=ask, timeout=_patience(bed))
+                    case.ready.append(ready)
+                    _say(f"bytes on the seeds to Ready=True: {ready.ready - ready.on_seed:.1f} s")
 
 
 def _measure(options: argparse.Namespace, bed: Bed, way: str) -> Measured:
@@ -113,21 +134,18 @@ def _measure(options: argparse.Namespace, bed: Bed, way: str) -> Measured:
             return _fetch(bed, {node: _load(bed, output / node, None, None) for node in bed.shape.node_names})
         with bed.dragonfly() as stack:
             preheat = None
-            if way != "cold":
+            if way == "cold":
+                stack.wait_preheatable()  # until then there is no seed for anybody
+            else:
                 preheat = bed.preheat(stack, seeds=bed.shape.seeds, timeout=_patience(bed))
             commands = {}
             for number, (node, daemon) in enumerate(zip(bed.shape.node_names, stack.daemons, strict=True)):
                 if way == "loader":
                     commands[node] = _load(bed, output / node, stack, number)
                 else:
+                    files = arrange(bed.files, options.order, number, bed.shape.nodes)
                     commands[node] = bare_dfget(
-                        output / node,
-                        bed.files,
-                        daemon,
-                        parallel=options.parallel,
-                        order=options.order,
-                        place=number,
-                        of=bed.shape.nodes,
+                        output / node, files, daemon, parallel=options.parallel, policy=options.policy
                     )
             return _fetch(bed, commands, preheat=preheat)
     finally:
@@ -151,7 +169,7 @@ def _load(bed: Bed, folder: Path, stack: DragonflyStack | None, number: int | No
 
 
 def _patience(bed: Bed) -> float:
-    return 60 + SLOWEST * bed.one_copy * max(bed.shape.nodes, bed.shape.seeds)
+    return 120 + SLOWEST * bed.one_copy * max(bed.shape.nodes, bed.shape.seeds)
 
 
 _started = time.monotonic()

@@ -1,4 +1,4 @@
-"""Where the Dragonfly benchmark happens: shaped nodes, an origin with one model, and a Dragonfly for as long as asked."""
+"""Where the Dragonfly benchmark happens: shaped nodes, an origin with one model, and a Dragonfly when asked for one."""
 
 import shutil
 import time
@@ -88,10 +88,10 @@ class Bed:
         return SeedWatch(self, seeds)
 
     def preheat(self, stack: DragonflyStack, *, seeds: int, timeout: float) -> float:
-        """Bring the large files onto that many seeds. Seconds until the bytes are there; the job is not waited for."""
+        """Bring all files onto that many seeds. Seconds until the bytes are there; the job is not waited for."""
         stack.wait_preheatable()
         watch = self.watch_seeds(seeds)
-        stack.api.preheat([file.url for file in self.files if file.is_large], count=seeds)
+        stack.api.preheat([file.url for file in self.files], count=seeds)
         while not (watch.received_all and time.monotonic() - watch.last_byte >= QUIET_SECONDS):
             if time.monotonic() > watch.started + timeout:
                 raise TimeoutError(f"the seeds have received {watch.received} bytes after {timeout:.0f} s")
@@ -101,11 +101,11 @@ class Bed:
 
 
 class SeedWatch:
-    """Sees by the seeds' links when they have received all large files, and when the last of it came."""
+    """Sees by the seeds' links when they have received the whole model, and when the last of it came."""
 
     def __init__(self, bed: Bed, seeds: int) -> None:
         self._network, self._names, self._seeds = bed.network, bed.shape.seed_names, seeds
-        self._size = sum(file.size for file in bed.files if file.is_large)
+        self._size = bed.size
         self._before = self._network.traffic()
         self._seen = 0
         self.received = [0] * len(self._names)
@@ -127,7 +127,7 @@ class SeedWatch:
 def open_bed(shape: Shape, folder: Path, scratch: Path) -> Iterator[Bed]:
     """Raises NetnsUnavailable."""
     repository = Repository.from_folder(folder, id=MODEL)
-    rates: dict[str, int | None] = {name: shape.rate * MBIT for name in shape.shaped}
+    rates: dict[str, int | None] = dict.fromkeys(shape.shaped, shape.rate * MBIT)
     with Network([*shape.shaped, CONTROL], rates=rates) as network:
         with network.entered(ORIGIN):
             hub = HubThread(Hub(repository, host=network.address(ORIGIN)))

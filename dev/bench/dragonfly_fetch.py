@@ -18,11 +18,20 @@ from dev.installation import ROOT
 from dev.netns import Network
 
 LARGE = 4 << 20
-"""Up to this size dfdaemon takes a file from the origin, whatever its peers have."""
+"""Larger files have several pieces."""
 
 
 class FetchFailed(RuntimeError):
     """A node has not got the model, or not byte for byte."""
+
+
+class Policy(StrEnum):
+    """What a bare dfget does about files of one piece."""
+
+    AUTO = "auto"
+    """Its default: every node reads them from the origin."""
+    ALWAYS = "always"
+    """Ask the scheduler for them too, as our loader has it do."""
 
 
 class Order(StrEnum):
@@ -116,19 +125,18 @@ def loader(folder: Path, *, hub: str, model: str, revision: str, daemon: Daemon 
     return Command(argv, environment, found)
 
 
-def bare_dfget(
-    folder: Path, files: Sequence[File], daemon: Daemon, *, parallel: int, order: Order, place: int, of: int
-) -> Command:
-    """Nothing but dfget, some files at a time. ``place``: the node's number of ``of``, from 0."""
+def bare_dfget(folder: Path, files: Sequence[File], daemon: Daemon, *, parallel: int, policy: Policy) -> Command:
+    """Nothing but dfget, some files at a time, in the order given."""
     folder.mkdir(parents=True)
-    jobs = [daemon.command(file.url, folder / file.path) for file in arrange(files, order, place, of)]
+    jobs = [daemon.command(file.url, folder / file.path) for file in files]
     argv = [sys.executable, "-I", "-S", "-c", _RUN_ALL, str(parallel), json.dumps(jobs)]
     environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(folder)}
+    environment["DFGET_SCHEDULING_POLICY"] = policy
     return Command(argv, environment, lambda: folder)
 
 
 def arrange(files: Sequence[File], order: Order, place: int, of: int) -> list[File]:
-    """The large files in the node's order, and then the small ones."""
+    """The large files in the order of the node with the number ``place`` of ``of``, from 0, and then the small ones."""
     large, small = [file for file in files if file.is_large], [file for file in files if not file.is_large]
     if order is Order.ROTATED:
         start = place * len(large) // of

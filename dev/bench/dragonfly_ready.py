@@ -10,6 +10,7 @@ import httpx
 from dev.bench.dragonfly_bed import MODEL, Bed, SeedWatch
 from dev.bench.dragonfly_report import Ready
 from dev.controlplane import ControlPlane
+from dev.dragonfly.configs import CLUSTER
 from dev.dragonfly.stack import DragonflyStack
 from dev.installation import NAMESPACE, SERVICE_ACCOUNT, OperatorProcess, install
 
@@ -25,8 +26,11 @@ class NotReady(RuntimeError):
     """The task did not become Ready by way of Dragonfly."""
 
 
-def measure_ready(bed: Bed, stack: DragonflyStack, *, timeout: float) -> Ready:
-    """Raises NotReady. Control plane and operator run where the calling thread is, on the node ``control``."""
+def measure_ready(bed: Bed, stack: DragonflyStack, *, ask_scheduler: bool, timeout: float) -> Ready:
+    """Raises NotReady. Control plane and operator run where the calling thread is, on the node ``control``.
+
+    ``ask_scheduler``: whether the operator may ask the seeds themselves, or depends on the manager's looking.
+    """
     stack.wait_preheatable()
     with tempfile.TemporaryDirectory(prefix="modelswarm-ready-") as scratch, ControlPlane(scheduler=False) as cluster:
         install(cluster)
@@ -40,16 +44,19 @@ def measure_ready(bed: Bed, stack: DragonflyStack, *, timeout: float) -> Ready:
                 "NO_PROXY": "*",
                 "MODELSWARM_DRAGONFLY_MANAGER_URL": stack.manager_url,
                 "MODELSWARM_DRAGONFLY_SEED_COUNT": str(bed.shape.seeds),
+                "MODELSWARM_DRAGONFLY_SCHEDULERS": f"{CLUSTER}={stack.scheduler_address}" if ask_scheduler else "",
             },
         )
         with operator:
             operator.wait_leading()
             watch = bed.watch_seeds(bed.shape.seeds)
             cluster.apply(json.dumps(OPEN_MODEL))
-            return _wait(bed, cluster, operator, watch, timeout)
+            on_seed, ready = _wait(cluster, operator, watch, timeout)
+            return Ready(ask_scheduler, on_seed, ready, bed.origin_bytes())
 
 
-def _wait(bed: Bed, cluster: ControlPlane, operator: OperatorProcess, watch: SeedWatch, timeout: float) -> Ready:
+def _wait(cluster: ControlPlane, operator: OperatorProcess, watch: SeedWatch, timeout: float) -> tuple[float, float]:
+    """Seconds since the watch began until the last byte was on the seeds, and until Ready."""
     deadline = watch.started + timeout
     with httpx.Client(base_url=cluster.server, verify=cluster.ssl_context(), timeout=10, trust_env=False) as client:
         while True:
@@ -59,7 +66,7 @@ def _wait(bed: Bed, cluster: ControlPlane, operator: OperatorProcess, watch: See
             if condition.get("status") == "True":
                 if condition["reason"] != "Distributed" or not watch.received_all:
                     raise NotReady(f"the task is Ready, but {condition['reason']}; the seeds received {watch.received}")
-                return Ready(watch.last_byte - watch.started, now - watch.started, bed.origin_bytes())
+                return watch.last_byte - watch.started, now - watch.started
             if not operator.child.running or now > deadline:
                 log = operator.child.log_tail(20)
                 raise NotReady(f"not Ready after {now - watch.started:.0f} s: {condition}; the operator's log:\n{log}")

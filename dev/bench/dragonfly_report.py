@@ -25,8 +25,9 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """Seconds since the OpenModel was applied until the bytes were on the seed, and until its task was Ready."""
+    """Seconds since the OpenModel was applied until the bytes were on the seeds, and until its task was Ready."""
 
+    ask_scheduler: bool
     on_seed: float
     ready: float
     origin: int
@@ -51,6 +52,9 @@ WAYS = {
     "loader": "preheated, our loader",
 }
 """What is compared, by the name on the command line."""
+
+
+_WHO = {False: "told by the manager", True: "asking the seeds"}
 
 
 @dataclass(slots=True)
@@ -94,7 +98,12 @@ class Report:
                         for way, runs in case.runs.items()
                     },
                     "ready": [
-                        {"onSeedSeconds": each.on_seed, "readySeconds": each.ready, "originBytes": each.origin}
+                        {
+                            "askScheduler": each.ask_scheduler,
+                            "onSeedSeconds": each.on_seed,
+                            "readySeconds": each.ready,
+                            "originBytes": each.origin,
+                        }
                         for each in case.ready
                     ],
                 }
@@ -105,10 +114,8 @@ class Report:
 
 def _rows(case: Case) -> list[tuple[str, str, str]]:
     shape = case.shape
-    seeds = f"{shape.seeds} seed{'s' if shape.seeds > 1 else ''}"
-    nodes = f"{shape.nodes} node{'s' if shape.nodes > 1 else ''}"
     rows = [
-        (f"{nodes}, {seeds}, links of {shape.rate} Mbit/s", f"{case.size:,} bytes", f"one copy {case.one_copy:.1f} s"),
+        (f"{describe(shape)}, links of {shape.rate} Mbit/s", f"{case.size:,} bytes", f"one copy {case.one_copy:.1f} s"),
         (
             "  a link's goodput",
             f"{case.goodput / 1e6:.1f} Mbit/s",
@@ -128,11 +135,16 @@ def _rows(case: Case) -> list[tuple[str, str, str]]:
         if sent := median(run.seed_sent for run in runs):
             rows.append(("    bytes from the seeds", f"{sent:,.0f}", f"{sent / case.size:.2f} x the model"))
     rows += _compared(case)
-    for each in case.ready:
+    for asked in sorted({each.ask_scheduler for each in case.ready}):
+        found = [each for each in case.ready if each.ask_scheduler is asked]
         rows.append(
-            ("  OpenModel applied to bytes on the seed", f"{each.on_seed:.1f} s", times(each.on_seed, case.one_copy))
+            (
+                f"  operator, {_WHO[asked]}: OpenModel to bytes on the seeds",
+                seconds([each.on_seed for each in found]),
+                "",
+            )
         )
-        rows.append(("  bytes on the seed to Ready=True", f"{each.ready - each.on_seed:.1f} s", ""))
+        rows.append(("    from there to Ready=True", seconds([each.ready - each.on_seed for each in found]), ""))
     return rows
 
 
@@ -152,6 +164,11 @@ def _compared(case: Case) -> list[tuple[str, str, str]]:
         if a is not None and b is not None:
             rows.append((f"  {name}", f"{a / b:.2f} x", f"{a - b:+.1f} s"))
     return rows
+
+
+def describe(shape: Shape) -> str:
+    nodes = f"{shape.nodes} node{'s' if shape.nodes > 1 else ''}"
+    return f"{nodes}, {shape.seeds} seed{'s' if shape.seeds > 1 else ''}"
 
 
 def median(values: Iterable[float]) -> float:

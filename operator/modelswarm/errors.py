@@ -33,6 +33,11 @@
     ├── SwarmError                    the node's BitTorrent swarm cannot do what it was asked
     │   ├── BadMetainfo               from a peer: damaged, hostile, or of other content
     │   └── CannotListen              the port is taken, or the address is not this machine's
+    ├── PeerError                     another node's agent could not be asked, or its answer makes no sense
+    │   ├── PeerUnavailable           no answer in time                                     (retried)
+    │   ├── PeerRefused               it does not know our Secret, or we do not know its    (a person must act)
+    │   ├── PeerMisbehaved            an answer that cannot be: too long, too slow, damaged, not signed
+    │   └── NotCoordinator            it does not coordinate the content; says who does, if it knows
     └── SettingsError                 the process was started with a configuration that cannot work
 
 Whether an error is worth a retry is decided here, where it is made, never from the text of a message.
@@ -292,3 +297,32 @@ class BadMetainfo(SwarmError):
 
 class CannotListen(SwarmError):
     """The port is taken, or the address is not this machine's."""
+
+
+class PeerError(ModelswarmError):
+    """Another node's agent could not be asked. ``url`` is its metainfo server."""
+
+    def __init__(self, message: str, *, url: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.url = url
+
+
+class PeerUnavailable(PeerError):
+    """No answer, or one that asks for another attempt."""
+
+
+class PeerRefused(PeerError):
+    """The two do not have the same Secret, or their clocks differ too much."""
+
+
+class PeerMisbehaved(PeerError):
+    """The answer breaks the protocol, or its bounds."""
+
+
+class NotCoordinator(PeerError):
+    """The peer does not coordinate the content. ``holder`` is the URL of who does, as far as the peer knows."""
+
+    def __init__(self, message: str, *, url: str = "", holder: str | None = None) -> None:
+        super().__init__(message, url=url)
+        self.holder = holder

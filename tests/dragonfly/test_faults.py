@@ -64,24 +64,31 @@ def proxy(dragonfly: DragonflyStack) -> Iterator[FaultProxy]:
         NEVER.set()
 
 
+@dataclass(frozen=True, slots=True)
+class Storm:
+    """One operator that lives through everything. ``spoiled`` are the origin's faults that will be over."""
+
+    operator: OperatorProcess
+    spoiled: list[Rule]
+
+
 @pytest.fixture(scope="module")
-def storm(bench: Bench, proxy: FaultProxy) -> Iterator[OperatorProcess]:
-    """One operator, started with a wrong token, through a restart of the manager and everything else."""
+def storm(bench: Bench, proxy: FaultProxy) -> Iterator[Storm]:
+    """Begins with a wrong token, and goes on with a restart of the manager."""
     dragonfly = bench.dragonfly
     dragonfly.wait_preheatable()
     bench.secret(TOKEN_SECRET, {"token": "wrong"})
     with bench.operator("--retry-seconds=5", manager_url=proxy.url) as operator:
         operator.wait_leading()
         bench.task("wrong-token", bench.model("wrong-token"))
-        bench.wait(  # said, and nothing sent
-            "wrong-token", "False", "Unauthorized", seconds=30
-        )
+        bench.wait("wrong-token", "False", "Unauthorized", seconds=30)
         bench.secret(TOKEN_SECRET, {"token": dragonfly.token})
         _restart_manager(bench, proxy)
+        faults = _spoil(bench)
         for strike in STRIKES:
             proxy.fail(strike.on, strike.fault, mentions=f"org/{strike.name}/", times=1)
             bench.task(strike.name, bench.model(strike.name))
-        yield operator
+        yield Storm(operator, faults)
     proxy.heal()
 
 
@@ -106,38 +113,40 @@ def _restart_manager(bench: Bench, proxy: FaultProxy) -> None:
 # The origin
 
 
-SPOILED = {"origin-401": "SourceDenied", "origin-404": "SourceNotFound", "origin-429": "RateLimited"}
+SPOILED: dict[str, tuple[str, OriginFault]] = {
+    "origin-401": ("SourceDenied", ServerError(401)),
+    "origin-404": ("SourceNotFound", ServerError(404)),
+    "origin-429": ("RateLimited", RateLimit()),
+}
 GONE = "origin-404-for-ever"
 
 
+def _spoil(bench: Bench) -> list[Rule]:
+    """Tasks of ten files, one of which the origin does not give; the last one's is never there."""
+    rules = []
+    for name, fault in {**{name: fault for name, (_, fault) in SPOILED.items()}, GONE: ServerError(404)}.items():
+        model = bench.model(name, files=FILES)
+        rules.append(bench.hub.fail(f"{model}/{BAD}", fault, on=Kind.RESOLVE))
+        bench.task(name, model, **({"backoffLimit": 1} if name == GONE else {}))
+    for name in (*SPOILED, GONE):
+        bench.wait_submitted(name)
+    return rules[:-1]
+
+
 @pytest.fixture(scope="module")
-def spoiled(bench: Bench, storm: OperatorProcess) -> None:
-    """Ten files each, one of which the origin did not give until all tasks had said so and had the other nine."""
-    faults: dict[str, OriginFault] = {
-        "origin-401": ServerError(401),
-        "origin-404": ServerError(404),
-        "origin-429": RateLimit(),
-    }
-    rules = [_spoil(bench, name, fault) for name, fault in faults.items()]
-    _spoil(bench, GONE, ServerError(404), backoffLimit=1)
-    for name, reason in SPOILED.items():
-        bench.wait_said(name, reason, seconds=90)
-        eventually(lambda name=name: _confirmed(bench, name) == FILES - 1, 150, every=0.3)
+def mended(bench: Bench, storm: Storm) -> None:
+    """The origin gives all files, after each task has said what is wrong and has the other nine."""
+    for name, (reason, _) in SPOILED.items():
+        bench.wait_said(name, reason, seconds=120)
+        eventually(lambda name=name: _confirmed(bench, name) == FILES - 1, 120, every=0.3)
         assert bench.condition(name)[0] == "False"
-    for rule in rules:
+    for rule in storm.spoiled:
         rule.times = rule.hits
 
 
-def _spoil(bench: Bench, name: str, fault: OriginFault, **spec: int) -> Rule:
-    model = bench.model(name, files=FILES)
-    rule = bench.hub.fail(f"{model}/{BAD}", fault, on=Kind.RESOLVE)
-    bench.task(name, model, **spec)
-    return rule
-
-
-@pytest.mark.parametrize(("name", "reason"), SPOILED.items())
+@pytest.mark.parametrize(("name", "reason"), [(name, reason) for name, (reason, _) in SPOILED.items()])
 def test_one_file_of_ten_that_the_origin_refuses_holds_up_no_other(
-    bench: Bench, spoiled: None, name: str, reason: str
+    bench: Bench, mended: None, name: str, reason: str
 ) -> None:
     bench.wait_distributed(name)
     assert any(BAD in message for message in bench.history.messages(name, reason))
@@ -146,7 +155,7 @@ def test_one_file_of_ten_that_the_origin_refuses_holds_up_no_other(
     assert sorted(made.values())[: FILES - 1] == [2] * (FILES - 1), made
 
 
-def test_one_file_that_is_gone_for_ever_is_named_when_the_task_falls_back(bench: Bench, spoiled: None) -> None:
+def test_one_file_that_is_gone_for_ever_is_named_when_the_task_falls_back(bench: Bench, mended: None) -> None:
     message = bench.wait(GONE, "True", "FellBackToOrigin")
     assert BAD in message
     assert "SourceNotFound" in message
@@ -160,7 +169,7 @@ def test_one_file_that_is_gone_for_ever_is_named_when_the_task_falls_back(bench:
 
 @pytest.mark.parametrize("strike", STRIKES, ids=lambda strike: strike.name)
 def test_a_wrong_answer_of_the_manager_is_survived_and_doubles_nothing(
-    bench: Bench, proxy: FaultProxy, storm: OperatorProcess, strike: Strike
+    bench: Bench, proxy: FaultProxy, storm: Storm, strike: Strike
 ) -> None:
     bench.wait_distributed(strike.name)
     if strike.reason:
@@ -172,7 +181,7 @@ def test_a_wrong_answer_of_the_manager_is_survived_and_doubles_nothing(
 
 
 def test_a_wrong_token_is_named_and_its_correction_is_found_without_a_restart(
-    bench: Bench, proxy: FaultProxy, storm: OperatorProcess
+    bench: Bench, proxy: FaultProxy, storm: Storm
 ) -> None:
     bench.wait_distributed("wrong-token")
     [message] = bench.history.messages("wrong-token", "Unauthorized")
@@ -183,14 +192,14 @@ def test_a_wrong_token_is_named_and_its_correction_is_found_without_a_restart(
 # The manager's death
 
 
-def test_a_task_waits_for_a_manager_that_is_not_there(bench: Bench, proxy: FaultProxy, storm: OperatorProcess) -> None:
+def test_a_task_waits_for_a_manager_that_is_not_there(bench: Bench, proxy: FaultProxy, storm: Storm) -> None:
     bench.wait_distributed("unposted")
     assert len(proxy.made(mentions="org/unposted/")) == 1
 
 
 @pytest.mark.parametrize("name", ["posted", "pending"])
 def test_a_job_that_the_manager_forgot_when_it_died_is_made_once_more_at_most(
-    bench: Bench, proxy: FaultProxy, storm: OperatorProcess, name: str
+    bench: Bench, proxy: FaultProxy, storm: Storm, name: str
 ) -> None:
     """A manager that comes back leaves its old jobs pending for ever. The bytes may be there all the same."""
     bench.wait_distributed(name)
@@ -200,9 +209,9 @@ def test_a_job_that_the_manager_forgot_when_it_died_is_made_once_more_at_most(
     assert set(attempts_by_file(bench.jobs(name)).values()) == {1}, "of the lost job nothing is left at the manager"
 
 
-def test_the_operator_has_no_internal_error_to_tell_of(storm: OperatorProcess) -> None:
-    assert storm.child.running
-    assert traces(storm.child.log) == []
+def test_the_operator_has_no_internal_error_to_tell_of(storm: Storm) -> None:
+    assert storm.operator.child.running
+    assert traces(storm.operator.child.log) == []
 
 
 def _confirmed(bench: Bench, name: str) -> int:

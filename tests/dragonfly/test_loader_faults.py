@@ -96,9 +96,7 @@ def without_dfget(daemon: Daemon) -> Iterator[None]:
     [
         pytest.param(socket_gone, {}, ("SocketMissing",), id="socket gone"),
         pytest.param(dead, {}, ("DfgetFailed",), id="daemon dead"),
-        pytest.param(
-            hung, {"MODELSWARM_DFDAEMON_STALL_SECONDS": "2"}, ("Stalled", "DfgetFailed"), id="daemon hangs"
-        ),
+        pytest.param(hung, {"MODELSWARM_DFDAEMON_STALL_SECONDS": "2"}, ("Stalled", "DfgetFailed"), id="daemon hangs"),
         pytest.param(
             without_dfget, {"MODELSWARM_DFGET": "/nonexistent/dfget"}, ("ProgramMissing",), id="no dfget in the image"
         ),
@@ -128,9 +126,7 @@ def test_a_daemon_that_comes_back_is_used_again(dragonfly: DragonflyStack, model
     assert loaded.why_not_dragonfly == ""
 
 
-def test_wrong_bytes_in_dragonfly_s_cache_never_count(
-    dragonfly: DragonflyStack, model: Model, tmp_path: Path
-) -> None:
+def test_wrong_bytes_in_dragonfly_s_cache_never_count(dragonfly: DragonflyStack, model: Model, tmp_path: Path) -> None:
     """The seed and a node have a file with one wrong byte, as after an origin that was wrong for a moment."""
     spoiled = "model-01.safetensors"
     model.bench.hub.fail(f"{model.id}/{spoiled}", WrongBytes(offset=4 << 20), on=Kind.CDN)

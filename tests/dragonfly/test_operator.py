@@ -93,14 +93,12 @@ def test_a_model_leaves_the_origin_once_and_reaches_two_nodes(
         summary = load(dragonfly, node, origin, str(resolved["revision"]), tmp_path / f"node-{node}")
         sources = summary["bytesBySource"]
         assert isinstance(sources, dict)
-        large = sum(blob.size for blob in files.values() if blob.size > 4 << 20)
-        assert sources["dfdaemon"] == large, summary
+        assert sources["dfdaemon"] >= 0.999 * size, summary
         root = next((tmp_path / f"node-{node}" / "models").glob("models--*"))
         for path, blob in files.items():
             assert hashlib.sha256((root / path).read_bytes()).hexdigest() == blob.sha256, path
-    small = sum(blob.size for blob in files.values() if blob.size <= 4 << 20)
-    # Small files go straight to the origin, from every node.
-    assert origin.counters.total().content - preheated <= 2 * small * 1.02
+    # Preheat and two nodes together. Those that are next to nothing are read by every node.
+    assert origin.counters.total().content <= 1.02 * size
 
     assert dragonfly.token not in cluster.kubectl("get", "p2ptasks,openmodels,events,configmaps", "-A", "-o", "yaml")
     assert dragonfly.token not in (tmp_path / "operator.log").read_text()

@@ -1,5 +1,6 @@
 """Networks of namespaces, for real: isolated, shaped, cut, counted, and gone afterwards. Skipped without root."""
 
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,6 +15,7 @@ from dev.hub import Hub, HubThread
 from dev.installation import ROOT
 from dev.netns import MBIT, NetnsUnavailable, Network, require_netns
 from dev.netns_goodput import goodput
+from dev.process import Child
 
 try:
     require_netns()
@@ -92,6 +94,19 @@ def test_server_thread_started_on_a_node_serves_that_node(net: Network) -> None:
             pass  # this thread is back on the host, which does not know the network
     finally:
         hub.__exit__(None, None, None)
+
+
+def test_child_started_on_a_node_is_there(net: Network, tmp_path: Path) -> None:
+    show = [shutil.which("ip") or "", "-brief", "address", "show", "to", net.address("n2")]
+    children = [Child(name, show, log=tmp_path / name) for name in ("inside", "outside")]
+    with net.entered("n2"):
+        children[0].start()
+    children[1].start()
+    for child in children:
+        while child.running:
+            pass
+    assert net.address("n2") in (tmp_path / "inside").read_text()
+    assert (tmp_path / "outside").read_text() == ""
 
 
 def test_processes_and_namespaces_end_with_the_block(tmp_path: Path) -> None:

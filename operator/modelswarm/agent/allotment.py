@@ -60,7 +60,7 @@ class Allotment:
         available &= ~self.held
         if not available or len(member.held) >= member.report.wants or not self.may_read(member, now):
             return
-        share = max(1, available.bit_count() // (2 * self._helpers))
+        share = max(1, available.bit_count() // (2 * self._helpers)) if self._helpers > 1 else member.report.wants
         room = min(member.report.wants, share) - len(member.held)
         if room > 0:
             chosen = (segment for segment in bits.members(available) if not shared(segment))

@@ -17,12 +17,16 @@ from modelswarm.agent.election import (
     Acquire,
     Complete,
     Decision,
+    Fetch,
+    Hold,
+    Join,
     Record,
     Release,
     Renew,
     StandDown,
     Term,
     View,
+    Wait,
     decide,
     still_holds,
 )
@@ -49,6 +53,7 @@ EPOCH = _ANNOTATION + "epoch"
 
 TIMEOUT = 10.0
 """Of one request. A release gets its own, whatever happened before."""
+RETRY = 1.0
 _SHOWN_READERS = 100
 
 log = logging.getLogger(__name__)
@@ -155,6 +160,17 @@ class ModelLease:
                 self.term = None
         return decision
 
+    def pause(self, decision: Decision) -> float:
+        """Seconds after which to ``step`` again (sooner, if the situation changes)."""
+        match decision:
+            case Hold(after) | Wait(after) | Fetch(after) | Join(after=after):
+                return after
+            case Renew() if self.term is not None and self._clock() - self.term.renewed_at < self._renew_every:
+                return 0.0
+            case Acquire() if self.term is not None:
+                return 0.0
+        return RETRY * (0.5 + self._rng.random())
+
     async def pin(self, plan: Plan) -> None:
         """Write what was found out as the holder (commit, manifest, segment size), with a renewal."""
         self.plan = plan
@@ -162,7 +178,7 @@ class ModelLease:
             await self._renew(overwrite=True)
 
     async def release(self) -> None:
-        """Let the next one begin at once, if we hold the Lease. Does not fail; it may take up to ``TIMEOUT`` seconds."""
+        """Let the next one begin at once, if we hold the Lease. Does not fail; takes up to ``TIMEOUT`` seconds."""
         if self.term is not None:
             await self._end(complete=False)
 
@@ -282,7 +298,7 @@ def render(record: Record, *, name: str, namespace: str, model_hash: str, onto: 
     """The Lease as an object; what others put on it stays."""
     meta = dict(metadata(onto)) if onto is not None else {"name": name, "namespace": namespace}
     meta.pop("managedFields", None)
-    labels = {**(meta.get("labels") or {}), TYPE_LABEL: TYPE, HASH_LABEL: model_hash[:63]}
+    labels = {**_strings(meta.get("labels")), TYPE_LABEL: TYPE, HASH_LABEL: model_hash[:63]}
     labels.pop(STATUS_LABEL, None)
     if record.complete:
         labels[STATUS_LABEL] = COMPLETE
@@ -295,7 +311,7 @@ def render(record: Record, *, name: str, namespace: str, model_hash: str, onto: 
         MANIFEST: record.manifest,
         EPOCH: str(record.epoch or ""),
     }
-    annotations = {key: value for key, value in (meta.get("annotations") or {}).items() if key not in ours}
+    annotations = {key: value for key, value in _strings(meta.get("annotations")).items() if key not in ours}
     annotations.update((key, value) for key, value in ours.items() if value)
     spec: JsonObject = {
         "leaseDurationSeconds": max(1, round(record.duration)),
@@ -308,7 +324,7 @@ def render(record: Record, *, name: str, namespace: str, model_hash: str, onto: 
     return {
         "apiVersion": LEASE.api_version,
         "kind": LEASE.kind,
-        "metadata": {**meta, "labels": labels, "annotations": annotations},
+        "metadata": {**meta, "labels": {**labels}, "annotations": {**annotations}},
         "spec": spec,
     }
 
@@ -317,8 +333,7 @@ def read(lease: JsonObject) -> Record:
     """The record in a Lease, whoever wrote it: what makes no sense is as if it were not there."""
     meta, spec = metadata(lease), lease.get("spec")
     spec = spec if isinstance(spec, dict) else {}
-    annotations = meta.get("annotations") or {}
-    labels = meta.get("labels") or {}
+    annotations, labels = _strings(meta.get("annotations")), _strings(meta.get("labels"))
     duration, transitions = spec.get("leaseDurationSeconds"), spec.get("leaseTransitions")
     return Record(
         holder=str(spec.get("holderIdentity") or ""),
@@ -335,6 +350,10 @@ def read(lease: JsonObject) -> Record:
         manifest=str(annotations.get(MANIFEST) or ""),
         epoch=_number(annotations.get(EPOCH)),
     )
+
+
+def _strings(found: object) -> dict[str, str]:
+    return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
 
 
 def _number(text: object) -> int:

@@ -6,17 +6,16 @@ host only, ``If-Match`` and what a status means are decided there.
 """
 
 import asyncio
-import hashlib
-import os
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial as bind
 
 import httpx
 
 from modelswarm import __version__
+from modelswarm.agent.sinks import MemorySink, OnPiece, RangeSink, Received
 from modelswarm.agent.store.partial import Partial
 from modelswarm.agent.store.threads import Threads
 from modelswarm.api.labels import AWS_SECRET, OSS_SECRET
@@ -38,7 +37,6 @@ from modelswarm.errors import (
     SourceNotFound,
     SourceUnavailable,
 )
-from modelswarm.loader.digests import SLICE, hash_range
 from modelswarm.loader.effort import Effort
 from modelswarm.loader.gate import Gate
 from modelswarm.loader.leg import Leg
@@ -46,20 +44,14 @@ from modelswarm.loader.network import open_client as open_large_reads
 from modelswarm.loader.origin import OriginHTTP
 from modelswarm.loader.outcome import Reason, Transient
 
-BATCH = 1 << 20
-"""Bytes that are written and hashed in one go in a thread."""
-_MOST_PIECES = 256
 _CONNECT_SECONDS = 20.0
 _SMALL_TRIES = 3
 """How often a small file with wrong bytes is read before they are called wrong for good."""
 
-Throttle = Callable[[int], Awaitable[None]]
-OnPiece = Callable[[int, bytes], None]
-
 
 @dataclass(slots=True)
 class Traffic:
-    """Bytes of content that came from the origin, also those that had to be read again; ``requests`` counts attempts."""
+    """Bytes that came from the origin, also those that were read again; ``requests`` counts attempts."""
 
     bytes: int = 0
     requests: int = 0
@@ -123,7 +115,7 @@ class OriginReader:
         threads: Threads,
         *,
         effort: Effort | None = None,
-        throttle: Throttle | None = None,
+        throttle: Received | None = None,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self.traffic = Traffic()
@@ -161,7 +153,7 @@ class OriginReader:
             raise ValueError(f"{offset}+{length} of {file.path} is not a range of whole pieces of {piece_length}")
         sink = RangeSink(partial, offset, end, piece_length, self._threads, self._received, on_piece)
         await sink.take_over()
-        await self._persist(lambda: self._attempt(file, sink), lambda: sink.done)
+        await self._persist(bind(self._attempt, file, sink), lambda: sink.done)
         hashes = sink.hashes
         partial.mark(offset, length, piece_length=piece_length, hashes=hashes)
         await self._threads.run(partial.flush)
@@ -196,7 +188,7 @@ class OriginReader:
         for attempt in range(_SMALL_TRIES):
             sink = MemorySink(file, self._received)
             if file.size:
-                await self._persist(lambda sink=sink: self._attempt_small(file, sink), lambda sink=sink: sink.done)
+                await self._persist(bind(self._attempt_small, file, sink), bind(len, sink.data))
             try:
                 await accept(file, bytes(sink.data))
             except DigestMismatch:
@@ -205,7 +197,7 @@ class OriginReader:
             else:
                 return
 
-    async def _attempt(self, file: ManifestFile, sink: "RangeSink") -> None:
+    async def _attempt(self, file: ManifestFile, sink: RangeSink) -> None:
         if sink.done == sink.end:
             return
         self.traffic.requests += 1
@@ -216,7 +208,7 @@ class OriginReader:
         if sink.done < sink.end:
             raise Transient(ContentReason.SOURCE_UNAVAILABLE, f"{file.path}: the answer ends before the range does")
 
-    async def _attempt_small(self, file: ManifestFile, sink: "MemorySink") -> None:
+    async def _attempt_small(self, file: ManifestFile, sink: MemorySink) -> None:
         self.traffic.requests += 1
         await self._leg.fetch(file, sink, sink.done, file.size)
         if sink.done < file.size:
@@ -245,166 +237,6 @@ class OriginReader:
         self.traffic.bytes += count
         if self._throttle is not None:
             await self._throttle(count)
-
-
-class RangeSink:
-    """A range of a partial, filled from its start: batches are written and hashed in a thread while the next arrive."""
-
-    def __init__(
-        self,
-        partial: Partial,
-        start: int,
-        end: int,
-        piece_length: int,
-        threads: Threads,
-        received: Throttle,
-        on_piece: OnPiece | None,
-    ) -> None:
-        self.done = start
-        self.end = end
-        self._partial = partial
-        self._start = start
-        self._piece_length = piece_length
-        self._threads = threads
-        self._received = received
-        self._on_piece = on_piece
-        self._state = hashlib.sha1(usedforsecurity=False)
-        self._hashes: list[bytes] = []
-        self._reported = 0
-        self._gathered: list[bytes | memoryview] = []
-        self._count = 0
-        self._writing: tuple[asyncio.Task[None], int] | None = None
-
-    @property
-    def path(self) -> Path:
-        return self._partial.path
-
-    @property
-    def hashes(self) -> bytes:
-        """Of the pieces that are whole, joined."""
-        return b"".join(self._hashes)
-
-    async def take_over(self) -> None:
-        """Hash what an earlier run has left of the range."""
-        reach = min(self._partial.reach(self._start), self.end)
-        while self.done < reach:
-            end = min(self.done + SLICE, reach)
-            await self._threads.run(self._hash_from_disk, self.done, end)
-            self.done = end
-            self._report()
-
-    async def begin(self, *, whole: bool = False) -> None:
-        if whole and (self.done, self.end) != (0, self._partial.size):
-            # The other ranges are other nodes' work: what was not asked for must not be read to be thrown away.
-            raise Transient(ContentReason.SOURCE_UNAVAILABLE, "the origin ignores the range that it was asked for")
-
-    async def write(self, data: bytes | memoryview) -> None:
-        in_flight = self._writing[1] if self._writing else 0
-        if self.done + in_flight + self._count + len(data) > self.end:
-            raise Transient(ContentReason.SOURCE_UNAVAILABLE, "the origin sends more bytes than it was asked for")
-        self._gathered.append(data)
-        self._count += len(data)
-        await self._received(len(data))
-        if self._count >= BATCH or len(self._gathered) >= _MOST_PIECES:
-            await self._settle()
-            self._start_write()
-
-    async def filled(self) -> None:
-        raise NotImplementedError("no leg to an origin writes the file by itself")
-
-    async def flush(self) -> None:
-        """Write what has arrived; afterwards ``done`` bytes are in the file, hashed and in the journal."""
-        await self._settle()
-        if self._gathered:
-            self._start_write()
-            await self._settle()
-        await self._threads.run(self._partial.flush)
-
-    def _start_write(self) -> None:
-        gathered, count = self._gathered, self._count
-        self._gathered, self._count = [], 0
-        self._writing = (asyncio.create_task(self._threads.run(self._write, gathered, self.done)), count)
-
-    async def _settle(self) -> None:
-        if self._writing is None:
-            return
-        task, count = self._writing
-        # The write goes on when we are cancelled, and it counts: the caller flushes in any case.
-        await asyncio.wait([task])
-        self._writing = None
-        task.result()
-        self._partial.mark(self.done, count)
-        self.done += count
-        self._report()
-
-    def _write(self, gathered: list[bytes | memoryview], offset: int) -> None:
-        views = [memoryview(data) for data in gathered]
-        at = offset
-        for view in views:
-            self._hash(view, at)
-            at += len(view)
-        while views:
-            written = os.pwritev(self._partial.fd, views, offset)
-            offset += written
-            while views and written >= len(views[0]):
-                written -= len(views.pop(0))
-            if written:
-                views[0] = views[0][written:]
-
-    def _hash(self, view: memoryview, at: int) -> None:
-        while view:
-            room = self._piece_length - at % self._piece_length
-            self._state.update(view[:room])
-            at += len(view[:room])
-            view = view[room:]
-            self._end_piece(at)
-
-    def _hash_from_disk(self, start: int, end: int) -> None:
-        while start < end:
-            stop = min(end, start - start % self._piece_length + self._piece_length)
-            start = hash_range(self._partial.fd, self._state, start, stop)
-            self._end_piece(start)
-
-    def _end_piece(self, at: int) -> None:
-        if at % self._piece_length == 0 or at == self.end:
-            self._hashes.append(self._state.digest())
-            self._state = hashlib.sha1(usedforsecurity=False)
-
-    def _report(self) -> None:
-        if self._on_piece is not None:
-            for index in range(self._reported, len(self._hashes)):
-                self._on_piece(self._start // self._piece_length + index, self._hashes[index])
-        self._reported = len(self._hashes)
-
-
-class MemorySink:
-    """A whole small file in memory."""
-
-    def __init__(self, file: ManifestFile, received: Throttle) -> None:
-        self.data = bytearray()
-        self._size = file.size
-        self._received = received
-
-    @property
-    def path(self) -> Path:
-        raise NotImplementedError("it is in memory")
-
-    @property
-    def done(self) -> int:
-        return len(self.data)
-
-    async def begin(self, *, whole: bool = False) -> None:
-        if whole:
-            self.data.clear()
-
-    async def write(self, data: bytes | memoryview) -> None:
-        if len(self.data) + len(data) > self._size:
-            raise Transient(ContentReason.SOURCE_UNAVAILABLE, "the origin sends more bytes than it was asked for")
-        self.data += data
-        await self._received(len(data))
-
-    async def filled(self) -> None:
-        raise NotImplementedError("no leg to an origin writes the file by itself")
 
 
 _ERRORS: dict[str, type[ContentError]] = {

@@ -11,8 +11,8 @@ from modelswarm.api.nodecache import (
     LONGEST_MESSAGE,
     MOST_MODELS,
     AgentStatus,
-    CachedModel,
     CacheDisplay,
+    CachedModel,
     ModelState,
     NodeCacheStatus,
 )
@@ -73,9 +73,9 @@ def labels_of(standings: Sequence[Standing], limit: int) -> dict[str, str]:
     return {**{content_label(each.key): "Ready" for each in latest}, **omestatus.labels(standings)}
 
 
-def differ(wanted: Mapping[str, str], actual: Mapping[str, str]) -> bool:
-    """Whether the Node's labels, as far as agents write them, are not the wanted ones."""
-    return dict(wanted) != {name: value for name, value in actual.items() if name.startswith(LABEL_DOMAINS)}
+def ours(labels: Mapping[str, str]) -> dict[str, str]:
+    """Those of a Node's labels that agents write."""
+    return {name: value for name, value in labels.items() if name.startswith(LABEL_DOMAINS)}
 
 
 def is_urgent(before: NodeCacheStatus | None, after: NodeCacheStatus) -> bool:

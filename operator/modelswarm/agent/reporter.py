@@ -8,7 +8,8 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from dataclasses import replace
+from datetime import UTC, datetime
 
 from modelswarm.agent import omestatus, report
 from modelswarm.agent.scout import NodeView
@@ -27,7 +28,7 @@ SETTLE_SECONDS = 0.5
 """Between two writes at least: states of many models change together."""
 PROGRESS_SECONDS = 10.0
 OME_PROGRESS_SECONDS = 30.0
-"""OME's controller looks at every model of every node when a ConfigMap changes; OME itself writes progress this often."""
+"""As often as OME itself: its controller looks at every model when a ConfigMap changes."""
 RESYNC_SECONDS = 600.0
 """How often what is there is compared with what was written."""
 LONGEST_PAUSE = 60.0
@@ -68,78 +69,87 @@ class Reporter:
         self._standings: tuple[Standing, ...] = ()
         self._capacity = Capacity()
         self._cache: JsonObject | None = None
+        """The NodeCache as the API server answered last."""
         self._written: NodeCacheStatus | None = None
         self._written_at = float("-inf")
-        self._labels: Mapping[str, str] | None = None
         self._ome: Mapping[str, str] | None = None
+        """The entries that were written, without their time."""
         self._ome_states: Mapping[str, str] = {}
         self._ome_at = float("-inf")
         self._told: dict[str, ModelState] | None = None
+        self._resync_at = float("inf")
+        self._foreign: frozenset[str] = frozenset()
+        """Labels of our kind that stay whatever we apply: somebody else wrote them."""
 
     def update(self, standings: Sequence[Standing], capacity: Capacity, node: NodeView) -> None:
         """What is true now; returns at once."""
-        if self._node is not None and node.labels != self._node.labels:
-            self._labels = None  # compare with what the Node has now
         self._standings, self._capacity, self._node = merged(standings), capacity, node
         self._dirty.set()
 
     async def run(self) -> None:
         """Write what has changed, until cancelled."""
         failures = 0
+        self._plan_resync()
         while True:
-            wait = await self._wait()
             try:
-                if wait:
-                    await self._compare()
-                await self.flush()
+                await self._turn()
                 failures = 0
             except KubeError as error:
                 failures += 1
-                self._dirty.set()
                 pause = min(LONGEST_PAUSE, 2.0**failures) * self._rng.uniform(0.5, 1.0)
                 logger.warning("cannot report to the cluster: %s; trying again", error.message)
                 await asyncio.sleep(max(pause, error.retry_after or 0.0))
-            await asyncio.sleep(self._settle_seconds)
 
-    async def _wait(self) -> bool:
-        """Until there is something to write; True: only because it is time to look."""
+    async def _turn(self) -> None:
+        """Write what is due, or wait until something may be."""
         clock = asyncio.get_running_loop().time
-        due = clock() + self._resync_seconds * self._rng.uniform(0.8, 1.2)
-        while True:
-            postponed = self._postponed()
-            until = due if postponed is None else min(due, postponed)
-            try:
-                async with asyncio.timeout_at(until):
-                    await self._dirty.wait()
-            except TimeoutError:
-                return postponed is None or due <= clock()
-            self._dirty.clear()
-            if self._node is not None and self._is_due():
-                return False
+        self._dirty.clear()
+        due = self._due(clock())
+        if due <= clock():
+            await self.flush()
+            await asyncio.sleep(self._settle_seconds)
+            return
+        try:
+            async with asyncio.timeout_at(min(due, self._resync_at)):
+                await self._dirty.wait()
+            await asyncio.sleep(self._settle_seconds / 5)  # what changes together comes together
+        except TimeoutError:
+            if clock() >= self._resync_at:
+                self._plan_resync()
+                await self._compare()
 
-    def _is_due(self) -> bool:
-        """Whether something may be written now."""
-        postponed = self._postponed()
-        return postponed is None or postponed <= asyncio.get_running_loop().time()
+    def _plan_resync(self) -> None:
+        seconds = self._resync_seconds * self._rng.uniform(0.8, 1.2)
+        self._resync_at = asyncio.get_running_loop().time() + seconds
 
-    def _postponed(self) -> float | None:
-        """When numbers that have moved may be written; None: there are none, or more than numbers has changed."""
-        if self._node is None or self._written is None:
-            return None
-        status = self._status(self._node)
-        if report.is_urgent(self._written, status) or status == self._written:
-            return None
-        return self._written_at + self._progress_seconds
+    def _due(self, now: float) -> float:
+        """When the next write is to be made: at once for states, later for numbers, never if there is nothing new."""
+        if (node := self._node) is None:
+            return float("inf")
+        status = self._status(node)
+        entries = self._entries()
+        if (
+            report.is_urgent(self._written, status)
+            or self._labels_differ(node)
+            or self._ome is None
+            or omestatus.labels(self._standings) != self._ome_states
+        ):
+            return now
+        moments = []
+        if status != self._written:
+            moments.append(self._written_at + self._progress_seconds)
+        if entries != self._ome:
+            moments.append(self._ome_at + self._ome_progress_seconds)
+        return min(moments, default=float("inf"))
 
     async def flush(self) -> None:
         """Write everything that differs, now. Raises KubeError; what was not written is tried again by the next."""
         if (node := self._node) is None:
             return
-        standings = self._standings
         await self._write_cache(node)
-        await self._write_labels(node, report.labels_of(standings, self._label_limit))
-        await self._write_ome(node, standings)
-        self._tell(standings)
+        self._tell(self._standings)
+        await self._write_labels(node)
+        await self._write_ome(node)
 
     def _status(self, node: NodeView) -> NodeCacheStatus:
         return report.status_of(self._standings, self._capacity, self._agent, node.labels)
@@ -179,34 +189,45 @@ class Reporter:
         # It belongs to an earlier Node of this name, and will be collected with it.
         return await self._kube.apply({**wanted, "metadata": {**metadata(wanted), "uid": metadata(found).get("uid")}})
 
-    async def _write_labels(self, node: NodeView, labels: Mapping[str, str]) -> None:
-        if labels == self._labels:
-            return
-        if self._labels is not None or report.differ(labels, node.labels):
-            # Server-side apply: labels that we do not name any more go, everybody else's stay.
-            body: JsonObject = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": node.name, "uid": node.uid}}
-            metadata(body)["labels"] = dict(labels)
-            await self._kube.apply(body)
-        self._labels = dict(labels)
+    def _wanted_labels(self) -> dict[str, str]:
+        return report.labels_of(self._standings, self._label_limit)
 
-    async def _write_ome(self, node: NodeView, standings: Sequence[Standing]) -> None:
-        states = omestatus.labels(standings)
-        clock = asyncio.get_running_loop().time()
-        if self._ome is not None and states == self._ome_states and clock < self._ome_at + self._ome_progress_seconds:
-            return
-        entries = omestatus.entries(standings, self._now())
-        if entries == self._ome or (self._ome is None and not entries and not await self._has_config_map(node)):
-            return
-        await self._kube.apply(omestatus.config_map(node.name, self._namespace, entries))
-        self._ome, self._ome_states, self._ome_at = entries, states, clock
+    def _labels_differ(self, node: NodeView) -> bool:
+        actual = {name: value for name, value in report.ours(node.labels).items() if name not in self._foreign}
+        return actual != self._wanted_labels()
 
-    async def _has_config_map(self, node: NodeView) -> bool:
-        """Whether entries of an earlier life may have to go. Where there never was a model of OME there is no ConfigMap."""
+    async def _write_labels(self, node: NodeView) -> None:
+        if not self._labels_differ(node):
+            return
+        labels = self._wanted_labels()
+        # Server-side apply: labels that we do not name any more go, everybody else's stay.
+        body: JsonObject = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": node.name, "uid": node.uid}}
+        metadata(body)["labels"] = dict(labels)
+        found = dict(metadata(await self._kube.apply(body)).get("labels") or {})
+        self._foreign = frozenset(report.ours(found)) - labels.keys()
+        if self._node is node:  # else the watch was faster
+            self._node = replace(node, labels=found)
+
+    def _entries(self) -> dict[str, str]:
+        """Those of OME, comparable: without the time."""
+        return omestatus.entries(self._standings, _NEVER)
+
+    async def _write_ome(self, node: NodeView) -> None:
+        entries = self._entries()
+        if entries == self._ome:
+            return
+        # Where there never was a model of OME there is no ConfigMap; entries of an earlier life have to go.
+        if entries or self._ome or await self._config_map(node) is not None:
+            timed = omestatus.entries(self._standings, self._now())
+            await self._kube.apply(omestatus.config_map(node.name, self._namespace, timed))
+        self._ome, self._ome_states = entries, omestatus.labels(self._standings)
+        self._ome_at = asyncio.get_running_loop().time()
+
+    async def _config_map(self, node: NodeView) -> JsonObject | None:
         try:
-            await self._kube.get(CONFIGMAP, node.name, self._namespace)
+            return await self._kube.get(CONFIGMAP, node.name, self._namespace)
         except NotFound:
-            return False
-        return True
+            return None
 
     def _tell(self, standings: Sequence[Standing]) -> None:
         states = {standing.key: standing.state for standing in standings}
@@ -220,12 +241,20 @@ class Reporter:
         if (node := self._node) is None or self._written is None:
             return
         try:
-            found = NodeCache.model_validate(await self._kube.get(NODECACHE, node.name))
+            found = await self._kube.get(NODECACHE, node.name)
         except NotFound:
             self._cache = self._written = None
-            return
-        if found.status != self._written:
-            self._written = None
+        else:
+            if NodeCache.model_validate(found).status.to_json() != self._written.to_json():
+                self._written = None
+        if self._ome:
+            found = await self._config_map(node) or {}
+            data = found.get("data")
+            if not isinstance(data, dict) or not self._ome.keys() <= data.keys():
+                self._ome = None
+
+
+_NEVER = datetime.fromtimestamp(0, UTC)
 
 
 def _identity(cache: JsonObject) -> JsonObject:

@@ -21,6 +21,8 @@ PEERS_SERVICE = f"{SERVICE}.ome.svc.cluster.local"
 RATE = 524_288_000
 """Bytes per second, each way."""
 MODEL_DIR = "/mnt/models"
+SHORTEST_SECRET = 16
+"""Bytes."""
 
 _QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]+)?) *(|[kKMGTP]i?)B?")
 _UNITS = {"": 1, **{unit: 1000**power for power, unit in enumerate("KMGTP", 1)}, "k": 1000}
@@ -243,6 +245,19 @@ class AgentSettings(BaseModel):
             first = error.errors(include_url=False)[0]
             where = "".join(f"{part}: " for part in first["loc"][:1])
             raise SettingsError(f"{where}{first['msg'].removeprefix('Value error, ')}") from None
+
+    def read_peer_secret(self) -> bytes | None:
+        """What agents prove to each other that they know; None: no file is named, or it does not exist (the Secret is
+        optional in the manifest). Raises SettingsError for a file that cannot be used."""
+        if self.peer_secret_file is None or not self.peer_secret_file.exists():
+            return None
+        try:
+            secret = self.peer_secret_file.read_bytes().strip()
+        except OSError as error:
+            raise SettingsError(f"MODELSWARM_AGENT_PEER_SECRET_FILE: {error.strerror}") from None
+        if len(secret) < SHORTEST_SECRET:
+            raise SettingsError(f"MODELSWARM_AGENT_PEER_SECRET_FILE: shorter than {SHORTEST_SECRET} bytes")
+        return secret
 
     @property
     def encryption(self) -> Encryption:

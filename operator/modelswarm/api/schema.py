@@ -1,6 +1,6 @@
 """Turns the pydantic models into structural CustomResourceDefinitions and into the reference page.
 
-    python -m modelswarm.api.schema --output crds --docs docs/reference/crds.md [--check]
+    python -m modelswarm.api.schema --output crds --docs docs/reference/crds.md --embed FILE [--check]
 
 Same models, same bytes: the output is checked in, and ``--check`` says whether it is current.
 """
@@ -9,6 +9,7 @@ import argparse
 import difflib
 import json
 import sys
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import cast
@@ -28,6 +29,7 @@ from modelswarm.api.rules import Rule
 
 KINDS: tuple[type[Resource], ...] = (OpenModel, Playground, BackendRuntime, P2PTask, NodeCache)
 
+_SEPARATOR = "\n---\n"
 _HEADER = "# Generated from operator/modelswarm/api by `make crds`; change it there.\n"
 _BOUNDS = {
     "minimum": "minimum",
@@ -205,12 +207,24 @@ def crd_text(kind: type[Resource]) -> str:
     return _HEADER + yaml.safe_dump(definition(kind), sort_keys=False, width=120, allow_unicode=True)
 
 
-def generated(output: Path, docs: Path | None) -> dict[Path, str]:
+def generated(output: Path, docs: Path | None, embed: Sequence[Path] = ()) -> dict[Path, str]:
     """Every generated file and its text."""
     files = {output / f"{kind.GROUP}_{kind.PLURAL}.yaml": crd_text(kind) for kind in KINDS}
     if docs is not None:
         files[docs] = reference_page(KINDS)
-    return files
+    return files | {path: embedded(path.read_text()) for path in embed}
+
+
+def embedded(text: str) -> str:
+    """A file of several YAML documents, with those of them that are CRDs of ours renewed."""
+    return _SEPARATOR.join(_renewed(document) for document in text.split(_SEPARATOR))
+
+
+def _renewed(document: str) -> str:
+    for kind in KINDS:
+        if document.startswith(_HEADER) and f"\n  name: {kind.PLURAL}.{kind.GROUP}\n" in document:
+            return crd_text(kind).rstrip("\n")
+    return document
 
 
 def check(files: dict[Path, str]) -> bool:
@@ -231,9 +245,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m modelswarm.api.schema", description="Write the CRDs.")
     parser.add_argument("--output", type=Path, default=Path("crds"), metavar="DIRECTORY", help="where the CRDs go")
     parser.add_argument("--docs", type=Path, metavar="FILE", help="where the reference page goes; default: nowhere")
+    parser.add_argument(
+        "--embed", type=Path, action="append", default=[], metavar="FILE", help="a file that contains CRDs of ours"
+    )
     parser.add_argument("--check", action="store_true", help="write nothing; fail if a file is not current")
     options = parser.parse_args(arguments)
-    files = generated(options.output, options.docs)
+    files = generated(options.output, options.docs, options.embed)
     if options.check:
         return 0 if check(files) else 1
     for path, text in files.items():

@@ -29,6 +29,7 @@ class Sink(Protocol):
 
         May be left out. It is read while it grows, so that little is left to hash when it is whole.
         """
+        return
 
     async def filled(self) -> None:
         """``path`` holds the whole file now."""

@@ -51,11 +51,19 @@ class Bench:
         self.hub.add(repository)
         return id
 
-    def task(self, name: str, model: str | None = None, *, image: str | None = None, **spec: Any) -> str:
-        """Apply a task of engine Dragonfly; its uid."""
+    def task(
+        self,
+        name: str,
+        model: str | None = None,
+        *,
+        image: str | None = None,
+        image_spec: Mapping[str, object] | None = None,
+        **spec: Any,
+    ) -> str:
+        """Apply a task of engine Dragonfly; its uid. ``image_spec`` is added to what stands beside the reference."""
         obj = p2p_task(name, model, image=image, engine="Dragonfly", **spec)
-        if image is not None and "image" in spec:
-            obj["spec"]["image"] = {"reference": image, **spec["image"]}
+        if image_spec is not None:
+            obj["spec"]["image"].update(image_spec)
         obj["metadata"]["namespace"] = NAMESPACE
         return str(self.api.apply(obj)["metadata"]["uid"])
 

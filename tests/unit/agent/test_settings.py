@@ -149,6 +149,18 @@ def test_share(text: str, of_a_thousand: int) -> None:
     assert parse_share(text).of(1000) == of_a_thousand
 
 
+def test_the_peer_secret(tmp_path: Path) -> None:
+    path = tmp_path / "secret"
+    settings = load(MODELSWARM_AGENT_PEER_SECRET_FILE=str(path))
+    assert load().read_peer_secret() is None
+    assert settings.read_peer_secret() is None
+    path.write_text("0123456789abcdef\n")
+    assert settings.read_peer_secret() == b"0123456789abcdef"
+    path.write_text("short\n")
+    with pytest.raises(SettingsError, match="MODELSWARM_AGENT_PEER_SECRET_FILE: shorter than 16 bytes"):
+        settings.read_peer_secret()
+
+
 def test_help_names_every_variable() -> None:
     program = (
         "import os; from modelswarm.agent.settings import AgentSettings; AgentSettings.load(['--help'], os.environ)"

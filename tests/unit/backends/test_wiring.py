@@ -30,12 +30,16 @@ def test_settings_come_from_the_environment() -> None:
             "MODELSWARM_DRAGONFLY_IMAGE_IDS": "url",
             "MODELSWARM_DRAGONFLY_IMAGE_HOSTS": "docker.io=https://mirror.internal/",
             "MODELSWARM_DRAGONFLY_ALLOW_GATED": "true",
+            "MODELSWARM_DRAGONFLY_SCHEDULERS": "1=scheduler-0.dragonfly:8002, 3=10.0.0.7:8002",
+            "MODELSWARM_DRAGONFLY_CHECK_SECONDS": "60",
         },
     ).dragonfly()
     assert settings is not None
     assert (settings.manager_url, settings.clusters, settings.job_bytes) == (MANAGER, (1, 3), 2 << 30)
     assert (settings.digest_ids, settings.allow_gated) == (False, True)
     assert settings.image_hosts == {"docker.io": "https://mirror.internal"}
+    assert settings.schedulers == {1: "scheduler-0.dragonfly:8002", 3: "10.0.0.7:8002"}
+    assert settings.check_seconds == 60
 
 
 @pytest.mark.parametrize(
@@ -47,6 +51,10 @@ def test_settings_come_from_the_environment() -> None:
         ("DRAGONFLY_SEED_COUNT", "0"),
         ("DRAGONFLY_JOB_FILES", "1000"),
         ("DRAGONFLY_IMAGE_IDS", "both"),
+        ("DRAGONFLY_SCHEDULERS", "one=scheduler:8002"),
+        ("DRAGONFLY_SCHEDULERS", "1=http://scheduler:8002"),
+        ("DRAGONFLY_SCHEDULERS", "1=scheduler"),
+        ("DRAGONFLY_CHECK_SECONDS", "-1"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(name: str, value: str) -> None:

@@ -12,19 +12,19 @@ import pytest
 pytest.importorskip("grpc")
 pytest.importorskip("dragonfly_api")
 
-import grpc  # noqa: E402
-import grpc.aio  # noqa: E402
-from dragonfly_api.common_pb2 import Download, Piece, SchedulingPolicy  # noqa: E402
-from dragonfly_api.dfdaemon_pb2 import (  # noqa: E402
+import grpc
+import grpc.aio
+from dragonfly_api.common_pb2 import Download, Piece, SchedulingPolicy
+from dragonfly_api.dfdaemon_pb2 import (
     DownloadPieceFinishedResponse,
     DownloadTaskRequest,
     DownloadTaskResponse,
     DownloadTaskStartedResponse,
 )
 
-from modelswarm.loader.dfstream import DfdaemonStream  # noqa: E402
-from modelswarm.loader.outcome import Unserved  # noqa: E402
-from modelswarm.loader.settings import DfdaemonSettings  # noqa: E402
+from modelswarm.loader.dfstream import DfdaemonStream
+from modelswarm.loader.outcome import Unserved
+from modelswarm.loader.settings import DfdaemonSettings
 
 CONTENT = hashlib.shake_256(b"content").digest(1_000_000)
 PIECE = 300_000

@@ -6,7 +6,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import httpx
@@ -16,7 +16,7 @@ from dev.hub import Hub, HubThread, Repository
 from dev.process import free_port
 from modelswarm.loader.turn import PATIENCE, Turn
 from modelswarm.turnstile_server import TurnstileServer
-from tests.unit.loader.conftest import Loader
+from tests.unit.loader.conftest import Loader, manifest_of, mount
 
 LEASE = 1.0
 SHARD = "model-00001-of-00002.safetensors"
@@ -127,7 +127,7 @@ async def test_it_renews_while_bytes_come_and_not_when_they_do_not() -> None:
         for _ in range(100):
             await asyncio.sleep(1)
             bench.moved += 1
-        assert len(bench.renewals()) == 9
+        assert 9 <= len(bench.renewals()) <= 10
         await asyncio.sleep(300)
         stopped = len(bench.renewals())
         assert stopped < 17, "for a minute without a byte"
@@ -226,8 +226,8 @@ class Gatekeeper:
 
 @pytest.fixture
 def hub(repository: Repository) -> Iterator[Hub]:
-    """Slow enough that loaders meet: three seconds for a file."""
-    with HubThread(Hub(repository, connection_rate=1 << 20)) as running:
+    """Slow enough that loaders meet: more than a second for a file."""
+    with HubThread(Hub(repository, connection_rate=2 << 20)) as running:
         yield running.hub
 
 
@@ -259,7 +259,7 @@ class Fleet:
                 "MODELSWARM_TERMINATION_LOG": str(here / "message"),
             }
             here.mkdir()
-            self.processes.append(self.loader.start("--parallel", "1", "--span-mib", "64", **variables, **environ))
+            self.processes.append(self.loader.start("--parallel", "1", "--span-mib", "64", **(variables | environ)))
 
     def end(self) -> list[str]:
         """Their outputs, when all have ended well."""
@@ -274,14 +274,19 @@ class Fleet:
 
 
 @pytest.fixture
-def fleet(loader: Loader, tmp_path: Path, gatekeeper: Gatekeeper) -> Iterator[Fleet]:
+def fleet(loader: Loader, tmp_path: Path, gatekeeper: Gatekeeper, repository: Repository) -> Iterator[Fleet]:
     folder = tmp_path / "fleet"
     folder.mkdir()
+    # With it nobody asks for a listing: what the hub answers at once is what it is read for.
+    manifest = manifest_of(repository)
+    manifest = replace(manifest, files=tuple(file for file in manifest.files if file.path == SHARD))
+    loader.environ["MODELSWARM_MANIFEST_DIR"] = mount(manifest, tmp_path / "manifest")
     fleet = Fleet(loader, folder, gatekeeper.url)
     yield fleet
     for process in fleet.processes:
-        process.kill()
-        process.communicate()
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
 
 
 def eventually(true: Callable[[], bool], seconds: float = 20.0) -> None:

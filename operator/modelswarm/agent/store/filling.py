@@ -111,19 +111,23 @@ class Filling:
             if not partial.covers(0, file.size):
                 raise ValueError(f"{file.path} is not complete: {partial.missing()[:3]} are missing")
             verified = await self._judge(partial, file, sha256)
-            await self._store.threads.run(self._store.shelf.shelve, partial.fd, key, verified.sha256, durable=True)
+            await self._store.threads.run(self._shelve, partial, verified)
             await self._store.placed(key, verified)
             return verified
+
+    def _shelve(self, partial: Partial, verified: Verified) -> None:
+        with partial.descriptor() as fd:
+            self._store.shelf.shelve(fd, verified.key, verified.sha256, durable=True)
 
     async def _judge(self, partial: Partial, file: ManifestFile, sha256: str | None) -> Verified:
         threads = self._store.threads
         mismatch: tuple[str, str] = ("", "")
         for _ in range(_PASSES):
             state, ahead = partial.take_hash(), True
-            before = os.fstat(partial.fd)
+            before = await threads.run(_status, partial)
             if state is None:
                 state, ahead = await self._hash(partial), False
-            after = os.fstat(partial.fd)
+            after = await threads.run(_status, partial)
             wrong = state.mismatch(sha256)
             if wrong is None and after.st_size == file.size and after.st_mtime_ns == before.st_mtime_ns:
                 return state.verified(partial.key, file.size)
@@ -221,3 +225,8 @@ class Filling:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+
+def _status(partial: Partial) -> os.stat_result:
+    with partial.descriptor() as fd:
+        return os.fstat(fd)

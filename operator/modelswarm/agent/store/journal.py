@@ -54,6 +54,10 @@ class Journal:
         if durable:
             os.fsync(self._fd)
 
+    @property
+    def is_open(self) -> bool:
+        return self._fd >= 0
+
     def close(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)

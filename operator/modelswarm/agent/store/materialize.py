@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from modelswarm.agent.store import files
+from modelswarm.agent.store import files, marker
 from modelswarm.agent.store.keys import COMPLETE
 from modelswarm.agent.store.records import Placement
 from modelswarm.agent.store.shelf import BLOBS, MODELS, OWN, PARTIAL, READ_ONLY, Shelf
@@ -51,16 +51,17 @@ def materialize(shelf: Shelf, content: str, parts: tuple[str, ...]) -> None:
     for path, key in record.keys.items():
         files.link(shelf.blob(key), shelf.root, (*parts, *path.split("/")))
     files.sync_directories(shelf.root, parts)
-    files.write(shelf.root, (*parts, COMPLETE), found.encode(), mode=READ_ONLY)
+    if files.status(shelf.root, (*parts, COMPLETE)) is None or marker.read(shelf.root, parts) is not None:
+        files.write(shelf.root, (*parts, COMPLETE), found.encode(), mode=READ_ONLY)
 
 
-def _fresh(shelf: Shelf, keys: Mapping[str, str], parts: tuple[str, ...], marker: bytes) -> None:
+def _fresh(shelf: Shelf, keys: Mapping[str, str], parts: tuple[str, ...], mark: bytes) -> None:
     """Put together aside, then moved: whoever looks sees nothing or everything."""
     aside = (OWN, "new", "-".join(("placement", *parts))[-200:])
     shutil.rmtree(shelf.root.joinpath(*aside), ignore_errors=True)
     for path, key in keys.items():
         files.link(shelf.blob(key), shelf.root, (*aside, *path.split("/")))
-    files.write(shelf.root, (*aside, COMPLETE), marker, mode=READ_ONLY)
+    files.write(shelf.root, (*aside, COMPLETE), mark, mode=READ_ONLY)
     files.sync_directories(shelf.root, aside)
     with (
         files.directory(shelf.root, aside[:-1]) as source,

@@ -7,10 +7,12 @@ only ranges whose hashes still fit are believed. Whatever happens, the digest of
 """
 
 import base64
+import errno
 import hashlib
 import os
 import threading
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,6 +51,8 @@ class Partial:
         self._boot = boot
         self._journal = Journal(path.with_name(path.name + ".json"))
         self._lock = threading.RLock()
+        self._idle = threading.Condition()
+        self._uses = 0
         self._hashing = threading.Lock()
         self._present = Ranges()
         self._pieces: dict[int, Pieces] = {}
@@ -128,8 +132,37 @@ class Partial:
                 self._pending.append({"ranges": [list(item) for item in fresh]})
             lines, self._pending = self._pending, []
             self._noted = Ranges(self._present)
-            if lines and self.fd >= 0:
+            if lines and self._journal.is_open:
                 self._journal.append(lines)
+
+    @contextmanager
+    def descriptor(self) -> Iterator[int]:
+        """The open file, which stays open while it is used. Raises ``OSError`` (EBADF) when the partial is closed.
+
+        Without this a late thread would write to a number that belongs to another file by then.
+        """
+        with self._idle:
+            if self.fd < 0:
+                raise OSError(errno.EBADF, "the partial is closed", str(self.path))
+            self._uses += 1
+        try:
+            yield self.fd
+        finally:
+            with self._idle:
+                self._uses -= 1
+                self._idle.notify_all()
+
+    def write(self, pieces: Sequence[bytes | memoryview], offset: int) -> None:
+        """Write pieces one after the other from ``offset`` on (in a thread); ``mark`` them afterwards."""
+        views = [memoryview(piece) for piece in pieces]
+        with self.descriptor() as fd:
+            while views:
+                written = os.pwritev(fd, views, offset)
+                offset += written
+                while views and written >= len(views[0]):
+                    written -= len(views.pop(0))
+                if written:
+                    views[0] = views[0][written:]
 
     def open(self) -> None:
         """Take over what an earlier run left."""
@@ -157,7 +190,8 @@ class Partial:
                 start = item.offset + index * item.piece_length
                 end = min(start + item.piece_length, item.offset + item.length)
                 state = hashlib.sha1(usedforsecurity=False)
-                reached = hash_range(self.fd, state, start, end)
+                with self.descriptor() as fd:
+                    reached = hash_range(fd, state, start, end)
                 if reached < end or state.digest() != item.hashes[index * _HASH : (index + 1) * _HASH]:
                     wrong.add(start, end)
         for start, end in wrong:
@@ -175,7 +209,8 @@ class Partial:
                     self._hash, self._hashed = BlobHash(self._file), 0
                 state, start = self._hash, self._hashed
                 end = min(self._present.reach(start), start + limit)
-            reached = hash_range(self.fd, state, start, end)
+            with self.descriptor() as fd:
+                reached = hash_range(fd, state, start, end)
             with self._lock:
                 # Dropped meanwhile: what was hashed here is of no use.
                 if self._hash is state:
@@ -190,12 +225,15 @@ class Partial:
             return state
 
     def close(self) -> None:
-        if self.fd >= 0:
-            with suppress(OSError):
-                self.flush()
-            os.close(self.fd)
-            self.fd = -1
-        self._journal.close()
+        with suppress(OSError):
+            self.flush()
+        with self._idle:
+            fd, self.fd = self.fd, -1
+            self._idle.wait_for(lambda: self._uses == 0)
+            if fd >= 0:
+                os.close(fd)
+        with self._lock:
+            self._journal.close()
 
     def remove(self) -> None:
         """Close it and remove its name and its journal (a blob that was linked from it stays)."""

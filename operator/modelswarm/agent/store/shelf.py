@@ -93,6 +93,24 @@ class Shelf:
             if is_blob_key(entry.name)
         }
 
+    def freeable(self) -> dict[str, int]:
+        """Sizes of the blobs; zero where somebody else has a link as well (an adopted directory), which keeps it."""
+        links: dict[str, int] = {}
+        with self.lock:
+            holders = [*self.directories(), *(placement.content for placement in self.placements.values())]
+            held = [self.records[content] for content in holders if content in self.records]
+        for record in held:
+            for key in record.keys.values():
+                links[key] = links.get(key, 0) + 1
+        found: dict[str, int] = {}
+        for entry in os.scandir(self.root / BLOBS):
+            if is_blob_key(entry.name):
+                status = entry.stat(follow_symlinks=False)
+                # One for the blob itself, one for a partial whose name outlives it for a while.
+                ours = 2 + links.get(entry.name, 0)
+                found[entry.name] = status.st_size if status.st_nlink <= ours else 0
+        return found
+
     def partial_bytes(self) -> dict[str, int]:
         """What partials occupy, by key; one that has become a blob does not count twice."""
         found: dict[str, int] = {}
@@ -242,6 +260,8 @@ class Shelf:
             with suppress(FileNotFoundError):
                 # In one step from complete to not there.
                 os.rename(self.root / MODELS / content, self.root / OWN / "trash" / content)
+                with files.directory(self.root, (MODELS,)) as models:
+                    os.fsync(models)
             for placement in [it for it in self.placements.values() if it.content == content]:
                 self.clear_placement(placement)
             record = self.records.pop(content, None)
@@ -279,7 +299,8 @@ class Shelf:
             keys = dict(record.keys) if record is not None else {}
             if found is not None:
                 keys |= {path: entry.key for path, entry in found.files.items()}
-            files.unlink(self.root, (*placement.parts, COMPLETE))
+            if found is not None:
+                files.unlink(self.root, (*placement.parts, COMPLETE))
             for path in keys.keys() - set(except_paths):
                 blob = files.status(self.root, (BLOBS, keys[path]))
                 parts = (*placement.parts, *path.split("/"))

@@ -9,18 +9,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from modelswarm.agent.store import adopt, materialize, sweep
-from modelswarm.agent.store.capacity import Capacity, human, measure, outstanding, surplus
-from modelswarm.agent.store.eviction import Candidate, Choice, Protection, choose
+from modelswarm.agent.store import adopt, materialize
+from modelswarm.agent.store.capacity import Capacity
+from modelswarm.agent.store.eviction import Protection
 from modelswarm.agent.store.filling import Filling
 from modelswarm.agent.store.partial import Partial
 from modelswarm.agent.store.records import Record, record_of
+from modelswarm.agent.store.room import Room
 from modelswarm.agent.store.settings import StoreSettings
 from modelswarm.agent.store.shelf import MODELS, Shelf
 from modelswarm.agent.store.threads import Threads
 from modelswarm.agent.store.verify import BlobHash, Verified
 from modelswarm.content.manifest import Manifest
-from modelswarm.errors import InsufficientCapacity
+from modelswarm.errors import DigestMismatch
 
 
 class ContentState(StrEnum):
@@ -53,14 +54,13 @@ class Store:
         self.shelf = Shelf(settings)
         self.threads = Threads(settings.threads)
         self._now = now
-        self._protection: Protection | None = None
         self._fillings: dict[str, Filling] = {}
         self._partials: dict[str, Partial] = {}
         self._opening: dict[str, asyncio.Lock] = {}
         self._finishing: dict[str, asyncio.Lock] = {}
         self._users: dict[str, list[str]] = {}
         self._complete: set[str] = set()
-        self._room = asyncio.Lock()
+        self._room = Room(self.shelf, self.threads, self._fillings, self._partials, self._complete, now=now)
 
     @property
     def root(self) -> Path:
@@ -74,7 +74,7 @@ class Store:
     async def open(self) -> None:
         """Take the lock and see what is there; no file is read. Raises ``StoreBusy``, ``StorageFailed``."""
         await self.threads.run(self.shelf.open)
-        self._complete = set(await self.threads.run(self._find_complete))
+        self._complete.update(await self.threads.run(self._find_complete))
 
     def _find_complete(self) -> list[str]:
         return [content for content in self.shelf.records if self.shelf.is_complete(content)]
@@ -85,10 +85,6 @@ class Store:
             await self._end(filling)
         await self.threads.run(self.shelf.close)
         self.threads.close()
-
-    def protect(self, protection: Protection) -> None:
-        """Who needs what, as the caller knows it now. Before the first call nothing is ever evicted."""
-        self._protection = protection
 
     # Filling
 
@@ -132,7 +128,7 @@ class Store:
             await filling.complete()
             self._complete.add(record.content)
             return
-        await self._reserve(filling)
+        await self._room.reserve(filling)
 
     async def _place_marked(self, filling: Filling) -> None:
         marker = await self.threads.run(self.shelf.marker, filling.content)
@@ -157,25 +153,6 @@ class Store:
                 return
         if BlobHash(file).mismatch(None) is None:
             await filling.write_small(file.path, b"")
-
-    async def _reserve(self, filling: Filling) -> None:
-        async with self._room:
-            occupied = await self.threads.run(self.shelf.partial_bytes)
-            need = outstanding([filling.missing_keys()], occupied)
-            others = [it.missing_keys() for it in self._fillings.values() if it is not filling]
-            # What it shares with another download is reserved already.
-            need = outstanding([filling.missing_keys(), *others], occupied) - outstanding(others, occupied)
-            capacity = await self._measure(others)
-            if need > capacity.available:
-                short = need - capacity.available
-                choice = await self._choose(short)
-                if choice.freed >= short:
-                    await self._evict(choice)
-                    capacity = await self._measure(others)
-            if need > capacity.available:
-                raise InsufficientCapacity(
-                    f"need {human(need)}, free {human(capacity.available)}", need=need, free=capacity.available
-                )
 
     def key_lock(self, key: str) -> asyncio.Lock:
         """One at a time for each blob."""
@@ -210,8 +187,11 @@ class Store:
         """Link a blob that is there and as it was verified into the filling's directory; None where it is not."""
         size = filling.record.sizes[key]
         stamp = await self.threads.run(self.shelf.trusted, key, size)
-        if stamp is None or (sha256 is not None and key.startswith("object-") and stamp.sha256 != sha256):
+        if stamp is None:
             return None
+        if sha256 is not None and key.startswith("object-") and stamp.sha256 != sha256:
+            path = filling.file(key).path
+            raise DigestMismatch(path, expected=f"sha256:{sha256}", actual=f"sha256:{stamp.sha256}")
         verified = Verified(key, size, stamp.sha256)
         await self._place([filling], verified)
         return verified
@@ -251,68 +231,31 @@ class Store:
 
     # Room
 
+    def protect(self, protection: Protection) -> None:
+        """Who needs what, as the caller knows it now. Before the first call nothing is ever evicted."""
+        self._room.protection = protection
+
     async def capacity(self) -> Capacity:
         """Bytes used, reserved and available."""
-        return await self._measure([it.missing_keys() for it in self._fillings.values()])
-
-    async def _measure(self, wanted: Iterable[dict[str, int]]) -> Capacity:
-        occupied = await self.threads.run(self.shelf.partial_bytes)
-        sizes = await self.threads.run(self.shelf.blob_sizes)
-        disk = await self.threads.run(self.shelf.disk)
-        used = sum(sizes.values()) + sum(occupied.values())
-        return measure(self.settings, disk, used, outstanding(wanted, occupied))
-
-    async def _choose(self, wanted_bytes: int, *, spare_wanted: bool = False) -> Choice:
-        if self._protection is None:
-            return Choice((), 0)
-        sizes = await self.threads.run(self.shelf.blob_sizes)
-        candidates = [
-            Candidate(record.content, frozenset(record.sizes), self.shelf.usage.last_used(record.content))
-            for record in self.shelf.records.values()
-            if record.content not in self._fillings
-        ]
-        return choose(candidates, sizes, self._held(), self._protection, wanted_bytes, spare_wanted=spare_wanted)
-
-    def _held(self) -> set[str]:
-        return set().union(*(it.record.sizes for it in self._fillings.values()))
-
-    async def _evict(self, choice: Choice) -> int:
-        freed = 0
-        for content in choice.contents:
-            if content not in self._fillings:
-                self._complete.discard(content)
-                freed += await self.threads.run(self.shelf.remove, content, held=self._held())
-        return freed
+        return await self._room.capacity()
 
     async def keep_watermark(self) -> tuple[str, ...]:
-        """Above the high watermark, evict down to the low one; returns what has left. For a timer."""
-        async with self._room:
-            capacity = await self._measure([])
-            over = surplus(self.settings, capacity.disk, capacity.used)
-            choice = await self._choose(over, spare_wanted=True) if over else Choice((), 0)
-            await self._evict(choice)
-            return choice.contents
+        """Above the high watermark, evict down to the low one; returns the contents that have left. For a timer."""
+        return await self._room.keep_watermark()
 
     async def sweep(self) -> int:
         """Remove what nothing refers to and is old enough; returns bytes freed. For a timer."""
-        if self._protection is None:
-            return 0
-        async with self._room:
-            protection = self._protection
-            kept = protection.always | protection.wanted | self._fillings.keys()
-            open_keys = frozenset(self._partials)
-            deadline = self._now() - self.settings.orphan_seconds
-            return await self.threads.run(sweep.sweep, self.shelf, kept, open_keys, self._complete, deadline)
+        return await self._room.sweep()
 
     async def purge(self, content: str) -> int:
         """A content is not wanted any more: it goes now, with what nobody else needs; returns bytes freed.
 
-        An open filling is closed first. Protection is the caller's word from before, and does not count here.
+        An open filling of it is closed first. Protection is the caller's word from before, and does not count here.
         """
-        if (filling := self._fillings.get(content)) is not None:
-            await self._end(filling)
-        async with self._room:
-            return await self._evict(Choice((content,), 0))
+        async with self.key_lock(content):
+            if (filling := self._fillings.get(content)) is not None:
+                await self._end(filling)
+            return await self._room.purge(content)
 
     # What is there
 
@@ -332,7 +275,7 @@ class Store:
             elif content in self._fillings:
                 state = ContentState.FILLING
             places = tuple(
-                self.root.joinpath(*it.parts) for it in self.shelf.placements.values() if it.content == content
+                self.root.joinpath(*it.parts) for it in list(self.shelf.placements.values()) if it.content == content
             )
             used = self.shelf.usage.last_used(content)
             if present or state is not ContentState.PARTIAL:
@@ -365,8 +308,14 @@ class Store:
                     self._forget(key)
         return tuple(wrong)
 
+    async def reject(self, key: str) -> None:
+        """A blob is not to be believed (the first reader's digest is another): it goes from everywhere."""
+        async with self.key_lock(key):
+            await self.threads.run(self.shelf.condemn, key)
+            self._forget(key)
+
     def _forget(self, key: str) -> None:
-        self._complete -= {it.content for it in self.shelf.records.values() if key in it.sizes}
+        self._complete.difference_update(it.content for it in self.shelf.records.values() if key in it.sizes)
         for filling in self._fillings.values():
             if key in filling.record.sizes:
                 filling.lost(key)

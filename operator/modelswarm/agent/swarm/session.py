@@ -3,7 +3,7 @@
     swarm = Swarm(settings, report=events.put_nowait)
     await swarm.start()
     swarm.offer(window, partial, content=content_id)                       # its bytes are here
-    swarm.want(window, partial, content=content_id, peers=peers)           # WindowDone follows
+    swarm.want(window, partial, content=content_id, peers=members)         # WindowDone follows
     swarm.seed_model(whole, paths)
     await swarm.stop()
 
@@ -31,8 +31,8 @@ from modelswarm.agent.swarm.events import (
     WindowDone,
     WindowStalled,
 )
-from modelswarm.agent.swarm.neighbours import Peer
-from modelswarm.agent.swarm.settings import SwarmSettings, to_libtorrent
+from modelswarm.agent.swarm.neighbours import Peer, neighbours
+from modelswarm.agent.swarm.settings import MAX_CONNECTIONS, SwarmSettings, to_libtorrent
 from modelswarm.agent.swarm.torrents import Kind, Torrent, info_hash
 from modelswarm.agent.swarm.whole import Whole
 from modelswarm.agent.swarm.windows import Window
@@ -42,6 +42,9 @@ READING_SECONDS = 2.0
 """How often the counters are read. Only torrents that changed are part of it."""
 LISTEN_SECONDS = 10.0
 STOP_SECONDS = 10.0
+SAVE_SECONDS = 30.0
+"""How often the progress of models that are being fetched is written down."""
+_BLOCKED = 1
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +83,7 @@ class Swarm:
         self._session = lt.session(params)
         # A Python callback instead of the descriptor makes the process hang at its end, more often than not.
         self._session.set_alert_fd(theirs.fileno())
+        _limit_local_peers(self._session)
         loop.add_reader(ours, self._hear)
         self._hear()
         try:
@@ -126,23 +130,35 @@ class Swarm:
         """All bytes of the window are in the file at ``path``: serve them."""
         self.share(window, path, content=content, have=frozenset(window.piece_numbers()), peers=peers)
 
-    def want(self, window: Window, path: Path, *, content: str, peers: Collection[Peer]) -> None:
+    def want(
+        self, window: Window, path: Path, *, content: str, peers: Collection[Peer], holders: Iterable[str] = ()
+    ) -> None:
         """Fetch the window into the file at ``path`` (there, of full length), in place. WindowDone follows."""
-        self.share(window, path, content=content, have=(), peers=peers)
+        self.share(window, path, content=content, have=(), peers=peers, holders=holders)
 
     def share(
-        self, window: Window, path: Path, *, content: str, have: Collection[int], peers: Collection[Peer]
+        self,
+        window: Window,
+        path: Path,
+        *,
+        content: str,
+        have: Collection[int],
+        peers: Collection[Peer],
+        holders: Iterable[str] = (),
     ) -> None:
         """Serve the pieces in ``have`` (numbers within the file) and fetch the window's others.
 
-        ``content`` is what the bytes are counted under. Adding a window again only adds the peers.
+        ``content`` is what the bytes are counted under. ``peers`` are all that have the window or want it; some of
+        them are chosen (``neighbours``), and more when it stands still. ``holders``: nodes that had it first. The file
+        stays at ``path`` until the window is dropped. Adding a window again only adds the peers.
         """
-        if window.id in self._torrents:
-            self.add_peers(window.id, peers)
+        torrent = window.id
+        if torrent in self._torrents:
+            self.add_peers(torrent, peers)
             return
-        params = torrents.of_window(window, path, self.settings.secret, have=have, peers=self._allowed(peers))
+        params = torrents.of_window(window, path, self.settings.secret, have=have)
         done = all(number in have for number in window.piece_numbers())
-        self._add(params, Kind.WINDOW, window.id, content, peers, done=done)
+        self._add(params, Kind.WINDOW, torrent, content, peers, holders, done=done)
 
     def drop(self, torrent: str) -> None:
         """Forget a window or a model (by id); the files stay. Harmless if it is not there."""
@@ -155,17 +171,10 @@ class Swarm:
             self._remove(record)
 
     def add_peers(self, torrent: str, peers: Iterable[Peer]) -> None:
-        """Connect to more peers. Peers that are connected, shunned, or this node itself make no difference."""
+        """Make more peers known. Those that are known, shunned, or this node itself make no difference."""
         record = self._torrents.get(torrent)
-        if record is None:
-            return
-        for peer in self._allowed(peers):
-            self._nodes[peer.host] = peer.node
-            record.hosts.add(peer.host)
-            if record.handle is None:
-                record.waiting.append(peer)
-            else:
-                record.handle.connect_peer((peer.host, peer.port))
+        if record is not None:
+            self._meet(record, peers)
 
     def has(self, torrent: str) -> bool:
         return torrent in self._torrents
@@ -176,18 +185,21 @@ class Swarm:
         if self._session is not None:
             rules = lt.ip_filter()
             for host in self._shunned:
-                rules.add_rule(host, host, 1)
+                rules.add_rule(host, host, _BLOCKED)
             self._session.set_ip_filter(rules)
 
     # Complete models
 
     def seed_model(self, whole: Whole, paths: Mapping[str, Path], *, peers: Collection[Peer] = ()) -> None:
-        """Serve a model that is complete and checked. ``paths``: where each of its files is."""
+        """Serve a model that is complete and checked. ``paths``: where each of its files is.
+
+        Nothing is read now. A piece is hashed when it is first asked for, so a file that rotted does not spread.
+        """
         if whole.content_id in self._torrents:
             self.add_peers(whole.content_id, peers)
             return
-        params = torrents.of_model(whole, paths, have=set(paths), peers=self._allowed(peers), resume=None)
-        self._add(params, Kind.MODEL, whole.content_id, whole.content_id, peers, done=True)
+        params = torrents.of_model(whole, paths, have=set(paths), resume=None)
+        self._add(params, Kind.MODEL, whole.content_id, whole.content_id, peers, (), done=True)
 
     def fetch_model(
         self,
@@ -206,25 +218,16 @@ class Swarm:
         if whole.content_id in self._torrents:
             self.add_peers(whole.content_id, peers)
             return
-        earlier = _read(resume)
-        params = torrents.of_model(whole, paths, have=have, peers=self._allowed(peers), resume=earlier)
-        self._add(params, Kind.MODEL, whole.content_id, whole.content_id, peers, done=False, resume=resume)
+        params = torrents.of_model(whole, paths, have=have, resume=_read(resume))
+        self._add(params, Kind.MODEL, whole.content_id, whole.content_id, peers, (), done=False, resume=resume)
 
     async def save(self) -> None:
         """Write down what has come of models that are being fetched, so that a restart goes on from there."""
-        loop = asyncio.get_running_loop()
-        for record in list(self._active.values()):
-            if record.resume is not None and record.handle is not None and record.id not in self._saving:
-                self._saving[record.id] = loop.create_future()
-                record.handle.save_resume_data(int(lt.torrent_handle.flush_disk_cache))
+        self._ask_for_resume_data()
         if self._saving:
             await asyncio.wait(list(self._saving.values()), timeout=STOP_SECONDS)
 
     # Inside
-
-    def _allowed(self, peers: Iterable[Peer]) -> list[Peer]:
-        own = (self.settings.host, self.port)
-        return [peer for peer in peers if peer.host not in self._shunned and (peer.host, peer.port) != own]
 
     def _add(
         self,
@@ -233,6 +236,7 @@ class Swarm:
         torrent: str,
         content: str,
         peers: Collection[Peer],
+        holders: Iterable[str],
         *,
         done: bool,
         resume: Path | None = None,
@@ -241,12 +245,34 @@ class Swarm:
         assert params.ti is not None
         key = info_hash(params.ti.info_hashes())
         now = asyncio.get_running_loop().time()
-        record = Torrent(torrent, kind, content, key, {peer.host for peer in peers}, done, now, resume=resume)
-        self._nodes.update({peer.host: peer.node for peer in peers})
+        record = Torrent(torrent, kind, content, key, {}, set(), frozenset(holders), done, now, resume=resume)
         self._torrents[torrent] = self._by_hash[key] = record
         if not done:
             self._active[torrent] = record
+        params.peers = [(peer.host, peer.port) for peer in self._acquaint(record, peers)]
         self._session.async_add_torrent(params)
+
+    def _meet(self, record: Torrent, peers: Iterable[Peer], *, everybody: bool = False) -> None:
+        fresh = self._acquaint(record, peers, everybody=everybody)
+        for peer in fresh:
+            if record.handle is not None:
+                record.handle.connect_peer((peer.host, peer.port))
+            else:
+                record.waiting.append(peer)
+
+    def _acquaint(self, record: Torrent, peers: Iterable[Peer], *, everybody: bool = False) -> list[Peer]:
+        """The peers that libtorrent has still to be told of, now that these are known."""
+        for peer in peers:
+            if peer.node != self.settings.node and peer.host not in self._shunned:
+                record.peers[peer.node] = peer
+                self._nodes[peer.host] = peer.node
+        known = list(record.peers.values())
+        chosen = known
+        if not everybody:
+            chosen = neighbours(record.id, self.settings.node, known, record.holders, self.settings.degree)
+        fresh = [peer for peer in chosen if peer not in record.asked][:MAX_CONNECTIONS]
+        record.asked.update(fresh)
+        return fresh
 
     def _remove(self, record: Torrent) -> None:
         assert record.handle is not None
@@ -267,20 +293,35 @@ class Swarm:
                 handler(self, alert)
 
     async def _read_forever(self) -> None:
+        saved = asyncio.get_running_loop().time()
         while True:
             await asyncio.sleep(READING_SECONDS)
-            if self._session is not None:
-                self._session.post_torrent_updates(0)
-                self._session.post_session_stats()
-                self._notice_stalls()
+            if self._session is None:
+                continue
+            self._session.post_torrent_updates(0)
+            self._session.post_session_stats()
+            now = asyncio.get_running_loop().time()
+            self._notice_stalls(now)
+            if now - saved > SAVE_SECONDS:
+                saved = now
+                self._ask_for_resume_data()
 
-    def _notice_stalls(self) -> None:
-        now = asyncio.get_running_loop().time()
+    def _ask_for_resume_data(self) -> None:
+        loop = asyncio.get_running_loop()
+        for record in self._active.values():
+            if record.resume is not None and record.handle is not None and record.id not in self._saving:
+                self._saving[record.id] = loop.create_future()
+                record.handle.save_resume_data(int(lt.torrent_handle.flush_disk_cache))
+
+    def _notice_stalls(self, now: float) -> None:
         for record in list(self._active.values()):
-            if now - record.moved > self.settings.stall_seconds:
+            still = now - record.moved
+            if still > self.settings.widen_seconds:
+                self._meet(record, (), everybody=True)
+            if still > self.settings.stall_seconds:
                 record.moved = now
                 stalled = WindowStalled if record.kind is Kind.WINDOW else ModelStalled
-                self._report(stalled(record.id, record.peers))
+                self._report(stalled(record.id, record.connected))
 
     # What libtorrent says
 
@@ -334,7 +375,7 @@ class Swarm:
                 downloaded=status.total_payload_download - record.downloaded,
             )
             record.uploaded, record.downloaded = status.total_payload_upload, status.total_payload_download
-            record.peers = status.num_peers
+            record.connected = status.num_peers
             if status.total_done != record.here:
                 record.here, record.moved = status.total_done, now
 
@@ -405,3 +446,12 @@ def _write(path: Path, data: bytes) -> None:
         part.replace(path)
     except OSError as error:
         log.warning("P2P: cannot write down the progress at %s: %s", path, error.strerror)
+
+
+def _limit_local_peers(session: lt.session) -> None:
+    """Without this the rate limits do not hold for private addresses, which is where all of our peers are."""
+    everybody = 1 << session.global_peer_class_id
+    rules = lt.ip_filter()
+    rules.add_rule("0.0.0.0", "255.255.255.255", everybody)
+    rules.add_rule("::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", everybody)
+    session.set_peer_class_filter(rules)

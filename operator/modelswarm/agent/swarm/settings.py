@@ -11,8 +11,10 @@ from typing import cast
 
 import libtorrent as lt
 
-DEGREE = 8
-"""Connections of one node in one torrent that it makes by itself; up to nine nodes are a full mesh."""
+DEGREE = 4
+"""Neighbours of a node in a torrent; up to five nodes are a full mesh. More cost CPU, and spread no faster."""
+MAX_CONNECTIONS = 48
+"""Of one torrent, those that others made included: also a seed with 500 leeches does not serve each itself."""
 REQUESTS = 48
 """Blocks of 16 KiB asked for in advance, per connection. Long queues make peers send what others sent meanwhile."""
 
@@ -29,12 +31,13 @@ class Encryption(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SwarmSettings:
-    """``host``: the address to listen on and to connect from, IPv4 or IPv6; None: all of them.
+    """``node``: this node's name, as its peers know it. ``host``: the address to listen on and to connect from, IPv4 or IPv6; None: all of them.
 
     ``secret`` makes info-hashes unguessable: only who has it can make or join a torrent. Rates are bytes per second for
     all torrents together, 0: no limit. ``port`` 0 takes a free one (``Swarm.port`` says which).
     """
 
+    node: str
     host: str | None = None
     port: int = 6881
     secret: bytes = b""
@@ -45,9 +48,11 @@ class SwarmSettings:
     degree: int = DEGREE
     stall_seconds: float = 60.0
     """So long may something that is wanted stand still before an event says so."""
+    widen_seconds: float = 5.0
+    """So long may it stand still before more peers than the neighbours are tried."""
 
     def __repr__(self) -> str:
-        return f"SwarmSettings(host={self.host!r}, port={self.port}, encryption={self.encryption.value})"
+        return f"SwarmSettings(node={self.node!r}, host={self.host!r}, port={self.port}, encryption={self.encryption.value})"
 
 
 def listen_interfaces(host: str | None, port: int) -> str:
@@ -95,6 +100,7 @@ def to_libtorrent(settings: SwarmSettings) -> "lt.settings_pack":
         "seeding_outgoing_connections": True,
         "peer_turnover": 0,
         "no_connect_privileged_ports": False,
+        "max_peerlist_size": 1000,
         # Everybody gets everything from whoever has it: there is nothing to bargain for among one's own nodes.
         "unchoke_slots_limit": -1,
         "max_out_request_queue": REQUESTS,

@@ -8,6 +8,7 @@ from pathlib import Path
 import libtorrent as lt
 
 from modelswarm.agent.swarm.neighbours import Peer
+from modelswarm.agent.swarm.settings import MAX_CONNECTIONS
 from modelswarm.agent.swarm.whole import Whole
 from modelswarm.agent.swarm.windows import Window, to_metainfo
 
@@ -31,7 +32,11 @@ class Torrent:
     kind: Kind
     content: str
     info_hash: str
-    hosts: set[str]
+    peers: dict[str, Peer]
+    """Everybody who has the content or wants it, by node."""
+    asked: set[Peer]
+    """Those of them that libtorrent has been told of."""
+    holders: frozenset[str]
     done: bool
     moved: float
     """When something of it last came."""
@@ -39,7 +44,7 @@ class Torrent:
     dropped: bool = False
     resume: Path | None = None
     waiting: list[Peer] = field(default_factory=list)
-    peers: int = 0
+    connected: int = 0
     here: int = 0
     uploaded: int = 0
     downloaded: int = 0
@@ -49,9 +54,7 @@ def info_hash(hashes: lt.info_hash_t) -> str:
     return str(hashes.get_best())
 
 
-def of_window(
-    window: Window, path: Path, secret: bytes, *, have: Collection[int], peers: Collection[Peer]
-) -> lt.add_torrent_params:
+def of_window(window: Window, path: Path, secret: bytes, *, have: Collection[int]) -> lt.add_torrent_params:
     """``path``: the file, at its full length, sparse as it may be; ``have``: the pieces that are in it already."""
     params = lt.load_torrent_buffer(to_metainfo(window, secret))
     pieces = window.pieces
@@ -64,14 +67,14 @@ def of_window(
     params.have_pieces = here
     params.renamed_files = {0: str(path)}
     params.save_path = str(path.parent)
-    params.peers = [(peer.host, peer.port) for peer in peers]
+    params.max_connections = MAX_CONNECTIONS
     # Who talks to whom is decided for every window, so there is nothing for peer exchange to add.
     params.flags = _FLAGS | lt.torrent_flags.disable_pex
     return params
 
 
 def of_model(
-    whole: Whole, paths: Mapping[str, Path], *, have: Collection[str], peers: Collection[Peer], resume: bytes | None
+    whole: Whole, paths: Mapping[str, Path], *, have: Collection[str], resume: bytes | None
 ) -> lt.add_torrent_params:
     """``paths``: where each file is, or is to be; ``have``: those that are there, complete.
 
@@ -80,7 +83,7 @@ def of_model(
     params = lt.load_torrent_buffer(whole.metainfo)
     params.renamed_files = {index: str(paths[path]) for index, path in whole.files}
     params.save_path = str(next(iter(paths.values())).parent)
-    params.peers = [(peer.host, peer.port) for peer in peers]
+    params.max_connections = MAX_CONNECTIONS
     params.flags = _FLAGS
     if all(path in have for _, path in whole.files):
         # Pieces are hashed when they are first asked for: a file that rotted is noticed before it spreads.

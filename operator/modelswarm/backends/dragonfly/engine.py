@@ -19,14 +19,15 @@ from modelswarm.api.labels import FINALIZER
 from modelswarm.api.p2ptask import DragonflyProbe, DragonflyStatus, Engine, P2PTask
 from modelswarm.backends.dragonfly import pace, report
 from modelswarm.backends.dragonfly.client import ManagerClient
+from modelswarm.backends.dragonfly.compose import compose
 from modelswarm.backends.dragonfly.coverage import is_held
 from modelswarm.backends.dragonfly.glance import Glances
 from modelswarm.backends.dragonfly.images import NOBODY, Images, Login
-from modelswarm.backends.dragonfly.ledger import CONFIRMED, Ledger, Submission
+from modelswarm.backends.dragonfly.ledger import CONFIRMED, Ledger
 from modelswarm.backends.dragonfly.marker import PROBE, Marker, superfluous
 from modelswarm.backends.dragonfly.plan import Plan, plan_id, plan_image, plan_model
 from modelswarm.backends.dragonfly.reasons import DragonflyError, DragonflyReason, JobRefused, OutcomeUnknown
-from modelswarm.backends.dragonfly.requests import SECOND, GetTask, Preheat, PreheatArgs
+from modelswarm.backends.dragonfly.requests import GetTask
 from modelswarm.backends.dragonfly.seeds import Seeds
 from modelswarm.backends.dragonfly.settings import DragonflySettings
 from modelswarm.backends.dragonfly.upkeep import Upkeep, begun_anew
@@ -255,7 +256,7 @@ class Dragonfly:
         for submission in ledger.wanted():
             if ledger.ineffective:
                 break
-            request = self._request(ledger, submission, login)
+            request = compose(ledger.plan, submission, str(ledger.marker(submission)), login, self._settings)
             try:
                 answer = await self._client.submit(request)
             except JobRefused as error:
@@ -280,27 +281,6 @@ class Dragonfly:
         if token is None or not self._settings.allow_gated or _is_public(task):
             return NOBODY
         return Login(headers={"Authorization": f"Bearer {token}"})
-
-    def _request(self, ledger: Ledger, submission: Submission, login: Login) -> Preheat:
-        settings, plan = self._settings, ledger.plan
-        entries = [plan.entries[number] for number in sorted(submission.items)]
-        image = plan.manifest_url is not None
-        args = PreheatArgs(
-            type="image" if image else "file",
-            urls=None if image else tuple(entry.url for entry in entries),
-            url=plan.manifest_url,
-            platform=entries[0].platform if image else None,
-            count=settings.seed_count,
-            tag="" if image else settings.tag,
-            application="" if image else settings.application,
-            headers=dict(login.headers) if login.headers else None,
-            username=login.username,
-            password=login.password,
-            timeout=int(settings.job_seconds) * SECOND,
-            concurrent_task_count=settings.concurrency,
-            enable_task_id_based_blob_digest=settings.digest_ids if image else None,
-        )
-        return Preheat(bio=str(ledger.marker(submission)), scheduler_cluster_ids=(submission.cluster,), args=args)
 
     # What the manager does not tell in time.
 

@@ -16,6 +16,7 @@ INEFFECTIVE = (
 )
 _NOT_ABLE = frozenset({DragonflyReason.NO_SEED_PEER, DragonflyReason.NO_SCHEDULER, DragonflyReason.RATE_LIMITED})
 """Failures of Dragonfly as a whole, which say nothing about the files."""
+_IN_TROUBLE = frozenset({EngineState.FAILED, EngineState.UNREACHABLE})
 
 
 def ready(status: DragonflyStatus) -> Observation:
@@ -92,9 +93,6 @@ def spared(observation: Observation) -> Observation:
         desired=max(1, observation.desired),
         degraded=(observation.reason, observation.message),
     )
-
-
-_IN_TROUBLE = frozenset({EngineState.FAILED, EngineState.UNREACHABLE})
 
 
 def _progress(status: DragonflyStatus) -> str:

@@ -1,0 +1,207 @@
+"""Complete contents: the whole-model torrent that serves late comers, and how a late comer gets one.
+
+No coordinator and no Lease are needed for it. A node takes the metainfo from a peer that has it, rather than reading
+all files again for its hashes; what a peer says there is checked against the manifest, and the files against theirs.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+from modelswarm.agent.metainfo.client import MetainfoClient
+from modelswarm.agent.peers import Discovery, PeerAddress
+from modelswarm.agent.store import Filling, Store
+from modelswarm.agent.swarm import (
+    Event,
+    ModelDone,
+    ModelStalled,
+    Peer,
+    Swarm,
+    TorrentFailed,
+    Whole,
+    make_metainfo,
+    read_metainfo,
+)
+from modelswarm.errors import BadMetainfo, DigestMismatch, PeerError, SwarmError
+
+METAINFO = "metainfo"
+"""Directory in the store's own for the torrents of complete contents."""
+PATIENCE_SECONDS = 10.0
+"""How long a node that has just completed a content looks for somebody's metainfo before it makes its own."""
+
+log = logging.getLogger(__name__)
+
+
+class Seeding:
+    """The whole-model torrents of this node."""
+
+    def __init__(
+        self, store: Store, swarm: Swarm, client: MetainfoClient, discovery: Discovery, secret: bytes, *, node: str
+    ) -> None:
+        self._store = store
+        self._swarm = swarm
+        self._client = client
+        self._discovery = discovery
+        self._secret = secret
+        self._node = node
+        self._served: dict[str, Path] = {}
+        """Model hash to the metainfo's file."""
+        self._waiting: dict[str, asyncio.Future[Event]] = {}
+
+    @property
+    def hashes(self) -> frozenset[str]:
+        """The model hashes that are seeded."""
+        return frozenset(self._served)
+
+    async def metainfo(self, model_hash: str) -> bytes | None:
+        path = self._served.get(model_hash)
+        if path is None:
+            return None
+        with contextlib.suppress(OSError):
+            return await asyncio.to_thread(path.read_bytes)
+        return None
+
+    def hear(self, event: Event) -> bool:
+        """An event of the swarm; whether it was about a whole model."""
+        match event:
+            case ModelDone(content_id=content) | ModelStalled(content_id=content) | TorrentFailed(torrent=content):
+                future = self._waiting.get(content)
+                if future is not None and not future.done():
+                    future.set_result(event)
+                return content in self._waiting
+        return False
+
+    async def seeders(self, model_hash: str) -> dict[str, bytes]:
+        """Peers that have all of it (base URLs), with the metainfo that they tell."""
+        return await self._client.find_seeders([peer.url for peer in self._discovery.peers()], model_hash)
+
+    async def seed(self, filling: Filling, model_hash: str, *, make_now: bool) -> None:
+        """Serve a complete content. ``make_now``: do not wait for the metainfo of others."""
+        manifest, content = filling.manifest, filling.content
+        if not manifest.bytes:
+            return
+        path = self._path(content)
+        whole = await self._cached(filling)
+        if whole is None and not make_now:
+            whole = await self._borrow(filling, model_hash)
+        if whole is None:
+            directory = Path(filling.directory)
+            try:
+                made = await asyncio.to_thread(make_metainfo, manifest, content, directory, self._secret)
+                whole = await asyncio.to_thread(read_metainfo, made, manifest, content, self._secret)
+            except SwarmError as error:
+                log.warning("P2P %s: cannot be seeded: %s", content[:16], error.message)
+                return
+        await asyncio.to_thread(_write, path, whole.metainfo)
+        self._swarm.seed_model(whole, self._complete_paths(filling), peers=self._peers())
+        self._served[model_hash] = path
+
+    def stop(self, content: str, model_hash: str) -> None:
+        self._served.pop(model_hash, None)
+        self._swarm.drop(content)
+
+    def forget(self, content: str) -> None:
+        """The content is gone from the disk."""
+        self._path(content).unlink(missing_ok=True)
+
+    async def fetch(self, filling: Filling, seeders: Mapping[str, bytes], seconds: float) -> bool:
+        """Get what is missing from complete seeders; whether everything came. ``seconds``: for silence at the end."""
+        whole = await self._read_first(filling, seeders)
+        if whole is None:
+            return False
+        content = filling.content
+        paths = self._complete_paths(filling)
+        have = set(paths) - {file.path for file in filling.missing()}
+        for file in filling.missing():
+            paths[file.path] = (await filling.partial(filling.key(file.path))).path
+        resume = self._path(content).with_suffix(".resume")
+        loop = asyncio.get_running_loop()
+        self._waiting[content] = loop.create_future()
+        self._swarm.fetch_model(whole, paths, have=have, peers=self._peers(), resume=resume)
+        silent = 0.0
+        try:
+            while True:
+                event = await self._waiting[content]
+                self._waiting[content] = loop.create_future()
+                match event:
+                    case ModelDone():
+                        return await self._verify(filling)
+                    case ModelStalled():
+                        silent += self._swarm.settings.stall_seconds
+                        log.warning("P2P %s: nothing from %d seeders for %.0f s", content[:16], event.peers, silent)
+                        if silent >= seconds or not await self.seeders_alive(seeders):
+                            return False
+                    case TorrentFailed(message=message):
+                        log.warning("P2P %s: %s", content[:16], message)
+                        return False
+        finally:
+            del self._waiting[content]
+            self._swarm.drop(content)
+            resume.unlink(missing_ok=True)
+
+    async def seeders_alive(self, seeders: Mapping[str, bytes]) -> bool:
+        return any(await asyncio.gather(*(self._client.is_alive(url) for url in seeders)))
+
+    async def _verify(self, filling: Filling) -> bool:
+        right = True
+        for key, size in filling.missing_keys().items():
+            try:
+                if size:
+                    await filling.mark(key, 0, size)
+                    await filling.finish(key)
+            except DigestMismatch as error:
+                log.error("P2P %s: the seeders have other bytes than the origin: %s", filling.content[:16], error)
+                partial = await filling.partial(key)
+                partial.drop(0, size)
+                right = False
+        return right
+
+    async def _read_first(self, filling: Filling, seeders: Mapping[str, bytes]) -> Whole | None:
+        for url, metainfo in seeders.items():
+            try:
+                return await asyncio.to_thread(read_metainfo, metainfo, filling.manifest, filling.content, self._secret)
+            except BadMetainfo as error:
+                log.warning("P2P %s: bad metainfo from %s: %s", filling.content[:16], url, error.message)
+        return None
+
+    async def _cached(self, filling: Filling) -> Whole | None:
+        try:
+            known = await asyncio.to_thread(self._path(filling.content).read_bytes)
+            return await asyncio.to_thread(read_metainfo, known, filling.manifest, filling.content, self._secret)
+        except (OSError, BadMetainfo):
+            return None
+
+    async def _borrow(self, filling: Filling, model_hash: str) -> Whole | None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while True:
+                    with contextlib.suppress(PeerError):
+                        if (found := await self._read_first(filling, await self.seeders(model_hash))) is not None:
+                            return found
+                    await asyncio.sleep(PATIENCE_SECONDS / 5)
+        return None
+
+    def _complete_paths(self, filling: Filling) -> dict[str, Path]:
+        directory = Path(filling.directory)
+        return {file.path: directory / file.path for file in filling.manifest.files}
+
+    def _peers(self) -> list[Peer]:
+        return [as_peer(peer) for peer in self._discovery.peers()]
+
+    def _path(self, content: str) -> Path:
+        return self._store.root / ".modelswarm" / METAINFO / f"{content}.torrent"
+
+
+def as_peer(address: PeerAddress) -> Peer:
+    """A peer of the swarm; one that only DNS knows is named by its address."""
+    return Peer(address.node or address.host, address.host, address.port)
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists() or path.read_bytes() != data:
+        fresh = path.with_suffix(".new")
+        fresh.write_bytes(data)
+        fresh.replace(path)

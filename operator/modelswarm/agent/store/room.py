@@ -1,0 +1,118 @@
+"""Room for contents: who may begin, and what leaves for it."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping
+
+from modelswarm.agent.store import sweep
+from modelswarm.agent.store.capacity import Capacity, human, measure, outstanding, surplus
+from modelswarm.agent.store.eviction import Candidate, Choice, Protection, choose
+from modelswarm.agent.store.filling import Filling
+from modelswarm.agent.store.partial import Partial
+from modelswarm.agent.store.shelf import Shelf
+from modelswarm.agent.store.threads import Threads
+from modelswarm.errors import InsufficientCapacity
+
+
+class Room:
+    """``fillings``, ``partials`` and ``complete`` are the store's own, and live."""
+
+    def __init__(
+        self,
+        shelf: Shelf,
+        threads: Threads,
+        fillings: Mapping[str, Filling],
+        partials: Mapping[str, Partial],
+        complete: set[str],
+        *,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.protection: Protection | None = None
+        self._shelf = shelf
+        self._threads = threads
+        self._fillings = fillings
+        self._partials = partials
+        self._complete = complete
+        self._now = now
+        self._lock = asyncio.Lock()
+
+    async def capacity(self) -> Capacity:
+        """Bytes used, reserved and available, with everything that is under way."""
+        return await self._measure([it.missing_keys() for it in self._fillings.values()])
+
+    async def reserve(self, filling: Filling) -> None:
+        """Hold what ``filling`` still needs; evict for it. Raises ``InsufficientCapacity`` and nothing was evicted."""
+        async with self._lock:
+            occupied = await self._threads.run(self._shelf.partial_bytes)
+            others = [it.missing_keys() for it in self._fillings.values() if it is not filling]
+            # What it shares with another download is reserved already.
+            need = outstanding([filling.missing_keys(), *others], occupied) - outstanding(others, occupied)
+            capacity = await self._measure(others)
+            if need > capacity.available:
+                short = need - capacity.available
+                choice = await self._threads.run(self._choose, short)
+                if choice.freed >= short:
+                    await self._evict(choice.contents)
+                    capacity = await self._measure(others)
+            if need > capacity.available:
+                raise InsufficientCapacity(
+                    f"need {human(need)}, free {human(capacity.available)}", need=need, free=capacity.available
+                )
+
+    async def keep_watermark(self) -> tuple[str, ...]:
+        """Above the high watermark, evict down to the low one; returns what has left."""
+        async with self._lock:
+            capacity = await self._measure([])
+            over = surplus(self._shelf.settings, capacity.disk, capacity.used)
+            if not over:
+                return ()
+            choice = await self._threads.run(self._choose, over, spare_wanted=True)
+            await self._evict(choice.contents)
+            return choice.contents
+
+    async def sweep(self) -> int:
+        """Remove what nothing refers to and is old enough; returns bytes freed."""
+        if self.protection is None:
+            return 0
+        async with self._lock:
+            kept = self.protection.always | self.protection.wanted | self._fillings.keys()
+            keys = frozenset(self._partials) | self._held()
+            deadline = self._now() - self._shelf.settings.orphan_seconds
+            return await self._threads.run(sweep.sweep, self._shelf, kept, keys, frozenset(self._complete), deadline)
+
+    async def purge(self, content: str) -> int:
+        """The content goes now, with what nobody else needs; returns bytes freed."""
+        async with self._lock:
+            return await self._evict((content,))
+
+    async def _measure(self, wanted: Iterable[Mapping[str, int]]) -> Capacity:
+        occupied = await self._threads.run(self._shelf.partial_bytes)
+        sizes = await self._threads.run(self._shelf.blob_sizes)
+        disk = await self._threads.run(self._shelf.disk)
+        used = sum(sizes.values()) + sum(occupied.values())
+        return measure(self._shelf.settings, disk, used, outstanding(wanted, occupied))
+
+    def _choose(self, wanted_bytes: int, *, spare_wanted: bool = False) -> Choice:
+        if self.protection is None:
+            return Choice((), 0)
+        candidates = [
+            Candidate(record.content, frozenset(record.sizes), self._shelf.usage.last_used(record.content))
+            for record in list(self._shelf.records.values())
+            # One that is wanted and not complete is in progress, even if nobody works on it at this moment.
+            if record.content not in self._fillings
+            and (record.content in self._complete or record.content not in self.protection.wanted)
+        ]
+        sizes = self._shelf.freeable()
+        return choose(candidates, sizes, self._held(), self.protection, wanted_bytes, spare_wanted=spare_wanted)
+
+    def _held(self) -> set[str]:
+        return set().union(*(it.record.sizes for it in list(self._fillings.values())))
+
+    async def _evict(self, contents: Iterable[str]) -> int:
+        freed = 0
+        for content in contents:
+            # Begun while another was being removed: it stays.
+            if content not in self._fillings:
+                self._complete.discard(content)
+                freed += await self._threads.run(self._shelf.remove, content, held=self._held())
+        return freed

@@ -1,0 +1,413 @@
+"""The coordinator's rules, one by one. Time is an argument."""
+
+import pytest
+
+from modelswarm.agent import bits
+from modelswarm.agent.coordinator import (
+    BUSY_SECONDS,
+    SETTLE_SECONDS,
+    SILENT_SECONDS,
+    STUCK_SECONDS,
+    Coordinator,
+)
+from modelswarm.agent.members import GONE_SECONDS
+from modelswarm.agent.messages import Answer, BadFile, Busy, Failure, Publication
+from modelswarm.agent.segments import plan
+from modelswarm.content.manifest import Manifest, ManifestFile, Origin, OriginKind
+from tests.unit.agent.coordination import MIB, hashes_of, manifest, report
+
+EPOCH = 7
+CONTENT = manifest(a_bin=8 * MIB, b_bin=8 * MIB, c_json=100)
+SEGMENTS = plan(CONTENT, 2 * MIB)
+SIZES = [file.size for file in sorted(CONTENT.files)]
+A, B = tuple(range(1, 5)), tuple(range(5, 9))
+"""The segments of the two large files; 0 is the bundle."""
+ALL = bits.full(len(SEGMENTS))
+
+
+def coordinator(
+    content: Manifest = CONTENT, *, epoch: int = EPOCH, origin_nodes: int | None = None, own: str = "",
+    expected: tuple[str, ...] = (),
+) -> Coordinator:  # fmt: skip
+    return Coordinator(
+        content,
+        plan(content, 2 * MIB),
+        segment_bytes=2 * MIB,
+        epoch=epoch,
+        now=0.0,
+        origin_nodes=origin_nodes,
+        own=own,
+        expected=expected,
+    )
+
+
+def published(node: str, *segments: int, salt: str = "") -> tuple[Publication, ...]:
+    return tuple(
+        Publication(segments=(index,), hashes=hashes_of(SEGMENTS[index], SIZES, salt=salt), publisher=node)
+        for index in segments
+    )
+
+
+def segments_in(answer: Answer) -> list[int]:
+    return sorted(segment for publication in answer.published for segment in publication.segments)
+
+
+def test_each_segment_is_with_one_node() -> None:
+    desk = coordinator()
+    given = [desk.report(report(node, wants=1), 0.0).assign for node in ("a", "b", "c")]
+    assert given == [(0,), (1,), (2,)]
+    assert desk.readers == ("a", "b", "c")
+
+
+def test_a_node_gets_what_it_wants_and_no_more() -> None:
+    desk = coordinator()
+    assert desk.report(report("a", wants=3), 0.0).assign == (0, 1, 2)
+    again = desk.report(report("a", wants=3, epoch=EPOCH, working={0: 0, 1: 0, 2: 0}), 1.0)
+    assert again.assign == (0, 1, 2)
+    assert desk.report(report("b", wants=0), 0.0).assign == ()
+
+
+def test_an_answer_that_got_lost_comes_again() -> None:
+    desk = coordinator()
+    assert desk.report(report("a"), 0.0) == desk.report(report("a"), 0.0)
+
+
+def test_towards_the_end_nobody_gets_more_than_a_share() -> None:
+    desk = coordinator(expected=("gone",))
+    for node in "abc":
+        desk.report(report(node, wants=8), 0.0)
+    got = [len(desk.report(report(node, epoch=EPOCH, wants=8), SETTLE_SECONDS).assign) for node in "abc"]
+    assert got == [1, 1, 1]
+
+
+def test_what_is_published_is_told_once_with_publisher_and_hashes() -> None:
+    desk = coordinator()
+    desk.report(report("a", wants=2), 0.0)
+    desk.report(report("a", epoch=EPOCH, have=(0, 1), published=published("a", 0, 1), wants=2), 1.0)
+    first = desk.report(report("b"), 1.0)
+    assert {(each.segments, each.publisher, each.hashes) for each in first.published} == {
+        ((0,), "a", b""),
+        ((1,), "a", hashes_of(SEGMENTS[1], SIZES)),
+    }
+    assert first.holders == {0: ("http://a.example:8081",)}
+    assert [peer.node for peer in first.peers] == ["a"]
+    second = desk.report(report("b", epoch=EPOCH, cursor=first.cursor), 2.0)
+    assert second.published == ()
+    assert second.holders == {}
+    assert not desk.has_news(second.cursor)
+
+
+def test_a_window_of_several_segments_stays_one() -> None:
+    desk = coordinator()
+    desk.report(report("a", wants=8), 0.0)
+    both = hashes_of(SEGMENTS[1], SIZES) + hashes_of(SEGMENTS[2], SIZES)
+    window = Publication(segments=(1, 2), hashes=both, publisher="a")
+    desk.report(report("a", epoch=EPOCH, have=(1, 2), published=(window,)), 1.0)
+    assert desk.report(report("b"), 1.0).published == (window,)
+
+
+def test_the_first_publication_wins_and_a_late_one_is_ignored() -> None:
+    desk = coordinator()
+    desk.report(report("a", wants=2), 0.0)
+    desk.tick(SILENT_SECONDS + 1)
+    now = SILENT_SECONDS + 2
+    assert desk.report(report("b", wants=2), now).assign == (0, 1)
+    desk.report(report("b", epoch=EPOCH, have=(0, 1), published=published("b", 0, 1), wants=0), now)
+    late = desk.report(report("a", working={0: 5, 1: 5}, have=(1,), published=published("a", 1, salt="x")), now)
+    assert late.revoke == (0, 1)
+    assert [each.publisher for each in late.published] == ["b", "b"]
+    assert desk.shunned == frozenset()
+
+
+def test_part_of_a_window_that_somebody_has_published_meanwhile_is_left_out() -> None:
+    desk = coordinator()
+    desk.report(report("a", wants=8), 0.0)
+    desk.report(report("b", have=(2,), published=published("b", 2)), 0.0)
+    both = hashes_of(SEGMENTS[1], SIZES) + hashes_of(SEGMENTS[2], SIZES)
+    desk.report(report("a", epoch=EPOCH, published=(Publication(segments=(1, 2), hashes=both, publisher="a"),)), 1.0)
+    told = desk.report(report("c"), 1.0).published
+    assert {(each.segments, each.publisher) for each in told} == {((2,), "b"), ((1,), "a")}
+    assert {each.hashes for each in told} == {hashes_of(SEGMENTS[index], SIZES) for index in (1, 2)}
+
+
+@pytest.mark.parametrize(
+    "publication",
+    [
+        pytest.param(Publication(segments=(1,), hashes=b"x" * 20, publisher="a"), id="too few hashes"),
+        pytest.param(Publication(segments=(0,), hashes=b"x" * 20, publisher="a"), id="a bundle with hashes"),
+        pytest.param(Publication(segments=(0, 1), hashes=b"x" * 40, publisher="a"), id="a bundle and a range"),
+        pytest.param(Publication(segments=(4, 5), hashes=b"x" * 80, publisher="a"), id="two files"),
+        pytest.param(Publication(segments=(2, 1), hashes=b"x" * 80, publisher="a"), id="not in order"),
+        pytest.param(Publication(segments=(99,), hashes=b"x" * 40, publisher="a"), id="no such segment"),
+    ],
+)
+def test_a_publication_that_cannot_be_is_ignored(publication: Publication) -> None:
+    desk = coordinator()
+    desk.report(report("a", published=(publication,)), 0.0)
+    assert desk.report(report("b"), 0.0).published == ()
+
+
+def test_what_a_silent_node_held_goes_to_others_and_not_before() -> None:
+    desk = coordinator()
+    desk.report(report("a", wants=1), 0.0)
+    desk.report(report("b", wants=0), 0.0)
+    desk.tick(SILENT_SECONDS - 1)
+    assert desk.report(report("b", wants=1), SILENT_SECONDS - 1).assign == (1,)
+    desk.tick(SILENT_SECONDS + 1)
+    assert 0 in desk.report(report("b", epoch=EPOCH, working={1: 1}), SILENT_SECONDS + 1).assign
+
+
+def test_a_node_that_comes_back_goes_on_if_nobody_else_began() -> None:
+    desk = coordinator()
+    desk.report(report("a", wants=1), 0.0)
+    desk.tick(SILENT_SECONDS + 1)
+    assert desk.report(report("a", epoch=EPOCH, wants=1, working={0: 50}), SILENT_SECONDS + 2).assign == (0,)
+
+
+def test_what_does_not_move_for_a_minute_goes_to_others() -> None:
+    desk = coordinator()
+    desk.report(report("a", wants=1), 0.0)
+    for second in range(0, int(STUCK_SECONDS) + 2, 5):
+        desk.report(report("a", epoch=EPOCH, wants=1, working={0: min(second, 10)}), float(second))
+        desk.tick(float(second))
+    assert desk.report(report("a", epoch=EPOCH, wants=1, working={0: 10}), STUCK_SECONDS).assign == (0,)
+    desk.tick(STUCK_SECONDS + 11)
+    late = desk.report(report("a", epoch=EPOCH, wants=1, working={0: 10}), STUCK_SECONDS + 11)
+    assert late.assign == ()
+    assert late.revoke == (0,)
+    assert desk.report(report("b", wants=1), STUCK_SECONDS + 11).assign == (0,)
+
+
+@pytest.mark.parametrize("limit", [1, 2])
+def test_not_more_nodes_than_allowed_read_the_origin(limit: int) -> None:
+    desk = coordinator(origin_nodes=limit)
+    nodes = ["a", "b", "c"]
+    got = {node: desk.report(report(node, wants=1), 0.0).assign for node in nodes}
+    assert sum(bool(assigned) for assigned in got.values()) == limit
+    for index in range(3):
+        for node in nodes:
+            if node in desk.readers:
+                held = desk.report(report(node, epoch=EPOCH, wants=1), float(index)).assign
+                desk.report(
+                    report(node, epoch=EPOCH, have=held, published=published(node, *held), wants=1), float(index)
+                )
+        assert desk.readers == tuple(nodes[:limit])
+
+
+def test_the_coordinators_own_node_is_the_one_reader() -> None:
+    desk = coordinator(origin_nodes=1, own="b")
+    desk.report(report("b", wants=0), 0.0)
+    assert desk.report(report("b", wants=1), 0.0).assign == (0,)
+    assert desk.report(report("a", wants=1), 0.0).assign == ()
+
+
+def test_another_node_reads_when_the_one_reader_dies() -> None:
+    desk = coordinator(origin_nodes=1)
+    desk.report(report("a", wants=1), 0.0)
+    assert desk.report(report("b", wants=1), 0.0).assign == ()
+    desk.tick(SILENT_SECONDS + 1)
+    assert desk.report(report("b", epoch=EPOCH, wants=1), SILENT_SECONDS + 1).assign == (0,)
+    assert desk.readers == ("b",)
+
+
+def test_rate_limits_pause_everybody() -> None:
+    desk = coordinator()
+    desk.report(report("a", wants=1), 0.0)
+    limited = Failure(reason="RateLimited", retry_after=30)
+    assert desk.report(report("a", epoch=EPOCH, wants=1, failed={0: limited}), 1.0).pause == 30
+    other = desk.report(report("b", wants=1), 2.0)
+    assert other.assign == ()
+    assert other.pause == 29
+    assert desk.report(report("b", epoch=EPOCH, wants=1), 31.5).assign == (0,)
+
+
+def test_a_passing_failure_gives_the_segment_to_somebody_else() -> None:
+    desk = coordinator()
+    desk.report(report("a", wants=1), 0.0)
+    broken = Failure(reason="SourceUnavailable", message="502")
+    answer = desk.report(report("a", epoch=EPOCH, wants=1, failed={0: broken}), 1.0)
+    assert answer.assign == ()
+    assert answer.failure == broken
+    assert desk.report(report("b", wants=1), 1.0).assign == (0,)
+    assert desk.failure is None
+
+
+def test_what_the_origin_refuses_to_one_node_another_one_tries() -> None:
+    desk = coordinator()
+    denied = Failure(reason="AccessDenied", message="gated", retryable=False)
+    for node in "ab":
+        desk.report(report(node, wants=1), 0.0)
+    desk.report(report("a", epoch=EPOCH, wants=1, failed={0: denied}), 1.0)
+    desk.tick(1.0)
+    assert desk.failure is None
+    assert desk.report(report("a", epoch=EPOCH, wants=1), 2.0).assign == ()
+    desk.report(report("b", epoch=EPOCH, wants=1, failed={1: denied}), 2.0)
+    desk.tick(2.0)
+    assert desk.failure == denied
+    assert desk.report(report("c", wants=1), 3.0).failure == denied
+    assert desk.report(report("c", wants=1), 3.0).assign == ()
+
+
+def test_a_file_that_a_smaller_content_fills_is_left_to_it() -> None:
+    desk = coordinator()
+    busy = (Busy(file=0, content="0" * 64), Busy(file=1, content="f" * 64))
+    desk.report(report("x", wants=0, busy=busy), 0.0)
+    held = desk.report(report("a", wants=32), 0.0).assign
+    assert not set(held) & set(A)
+    for _ in range(10):
+        held = desk.report(report("a", epoch=EPOCH, wants=32, working=dict.fromkeys(held, 1)), 1.0).assign
+    assert set(held) == {0, *B}
+    desk.report(report("x", wants=0, have=A, busy=()), 2.0)
+    desk.tick(2.0)
+    assert set(desk.report(report("a", epoch=EPOCH, wants=32, working=dict.fromkeys(held, 1)), 3.0).assign) == {0, *B}
+
+
+def test_a_file_that_another_content_does_not_get_on_with_is_fetched_after_all() -> None:
+    desk = coordinator()
+    desk.report(report("x", wants=0, busy=(Busy(file=0, content="0" * 64),)), 0.0)
+    desk.report(report("y", have=(0, *B), published=published("y", *B)), 0.0)
+    assert desk.report(report("a", wants=1, have=(0, *B)), 1.0).assign == ()
+    desk.tick(BUSY_SECONDS + 1)
+    assert desk.report(report("a", wants=1, have=(0, *B), epoch=EPOCH), BUSY_SECONDS + 1).assign == (1,)
+
+
+def test_a_successor_waits_for_the_readers_and_believes_what_they_have() -> None:
+    desk = coordinator(expected=("b",))
+    assert desk.report(report("a", wants=1), 0.1).assign == ()
+    told = desk.report(report("b", epoch=3, cursor=99, wants=2, have=(0, 1), working={2: 700}), 0.5)
+    assert told.assign[0] == 2
+    assert told.asked == (1,)
+    assert told.revoke == ()
+    assert desk.report(report("a", epoch=EPOCH, wants=1), 0.6).assign == (4,) if 3 in told.assign else (3,)
+    desk.report(report("b", epoch=EPOCH, have=(0, 1), working={2: 800}, published=published("z", 1)), 1.0)
+    assert segments_in(desk.report(report("c"), 1.0)) == [0, 1]
+
+
+def test_a_successor_does_not_wait_for_ever() -> None:
+    desk = coordinator(expected=("b",))
+    assert desk.report(report("a", wants=1), SETTLE_SECONDS - 0.1).assign == ()
+    assert desk.report(report("a", wants=1, epoch=EPOCH), SETTLE_SECONDS).assign == (0,)
+
+
+def test_only_one_member_is_asked_for_a_publication_and_then_another() -> None:
+    desk = coordinator()
+    assert desk.report(report("a", have=(1, 2), wants=0), 0.0).asked == (1, 2)
+    assert desk.report(report("b", have=(1, 2, 3), wants=0), 0.0).asked == (3,)
+    assert desk.report(report("b", epoch=EPOCH, have=(1, 2, 3), wants=0), 40.0).asked == (1, 2, 3)
+
+
+def test_bytes_that_only_a_dead_node_had_are_fetched_again() -> None:
+    desk = coordinator()
+    desk.report(report("a", wants=1), 0.0)
+    desk.report(report("a", epoch=EPOCH, have=(0,), published=published("a", 0), wants=0), 1.0)
+    assert desk.report(report("b", wants=1), 2.0).assign == (1,)
+    now = 1.0 + GONE_SECONDS + 1
+    desk.report(report("b", epoch=EPOCH, wants=1, working={1: 1}), now)
+    desk.tick(now)
+    answer = desk.report(report("b", epoch=EPOCH, wants=2, working={1: 2}), now)
+    assert answer.assign == (0, 1)
+    assert [(peer.node, peer.gone) for peer in answer.peers if peer.node == "a"] == [("a", True)]
+
+
+def test_it_is_open_until_every_live_member_is_complete() -> None:
+    desk = coordinator()
+    assert desk.is_open
+    assert desk.report(report("a", complete=True), 0.0).open is False
+    assert desk.report(report("b"), 0.0).open is True
+    desk.report(report("a", epoch=EPOCH, complete=True), GONE_SECONDS)
+    desk.tick(GONE_SECONDS + 1)
+    assert desk.report(report("a", epoch=EPOCH, complete=True), GONE_SECONDS + 1).open is False
+
+
+def test_the_first_readers_digest_holds() -> None:
+    files = (ManifestFile("a", 3 * MIB, None, "v1"), ManifestFile("b", 3 * MIB, "sha256:" + "0" * 64))
+    desk = coordinator(Manifest(Origin(OriginKind.S3, "bucket"), None, files))
+    first, second = "sha256:" + "1" * 64, "sha256:" + "2" * 64
+    desk.report(report("a", digests={0: first, 1: first}), 0.0)
+    assert desk.report(report("b", digests={0: second}), 0.0).digests == {0: first}
+
+
+def fill(desk: Coordinator, now: float, *nodes: str, salt: str = "") -> None:
+    """Let the nodes read everything; the last of them reads something else in file a if there is a salt."""
+    held: dict[str, tuple[int, ...]] = {node: desk.report(report(node, wants=1), now).assign for node in nodes}
+    have: dict[str, int] = dict.fromkeys(nodes, 0)
+    while any(held.values()):
+        for node in nodes:
+            wrong = salt if node == nodes[-1] else ""
+            news = tuple(
+                each for segment in held[node] for each in published(node, segment, salt=wrong if segment in A else "")
+            )
+            have[node] |= bits.mask_of(held[node])
+            answer = desk.report(report(node, epoch=EPOCH, wants=1, have=have[node], published=news), now)
+            held[node] = answer.assign
+
+
+def test_a_liar_is_found_shunned_and_its_bytes_replaced() -> None:
+    desk = coordinator()
+    fill(desk, 0.0, "a", "b", "liar", salt="wrong")
+    lies = [segment for segment in A if desk._publications.publisher(segment) == "liar"]
+    assert lies
+    cursor = desk.report(report("a", epoch=EPOCH, have=ALL), 1.0).cursor
+    bad = (BadFile(file=0, publishers=("a", "b", "liar")),)
+    answer = desk.report(report("a", epoch=EPOCH, cursor=cursor, have=ALL, bad=bad, wants=8), 1.0)
+    for _ in range(20):
+        for node in ("a", "b"):
+            held = answer.assign
+            answer = desk.report(
+                report(node, epoch=EPOCH, cursor=cursor, have=ALL, working=dict.fromkeys(held, 0), wants=8), 1.0
+            )
+            news = published(node, *answer.assign)
+            answer = desk.report(report(node, epoch=EPOCH, cursor=cursor, have=ALL, published=news, wants=8), 1.0)
+    assert desk.shunned == {"liar"}
+    assert all(desk._publications.hashes(segment) == hashes_of(SEGMENTS[segment], SIZES) for segment in A)
+    told = desk.report(report("b", epoch=EPOCH, cursor=cursor, have=ALL, wants=0), 2.0)
+    assert told.shunned == ("liar",)
+    assert set(lies) <= set(segments_in(told))
+    assert desk.report(report("liar", epoch=EPOCH, have=ALL, wants=8), 2.0).assign == ()
+    # What b says it has from before does not count, until it knows of the new hashes.
+    assert all(desk._roster.count(segment) == 1 for segment in lies)
+    desk.report(report("b", epoch=EPOCH, cursor=told.cursor, have=ALL, wants=0), 3.0)
+    assert all(desk._roster.count(segment) == 2 for segment in lies)
+
+
+def test_a_complaint_about_a_file_that_somebody_has_verified_is_ignored() -> None:
+    desk = coordinator()
+    fill(desk, 0.0, "a", "b")
+    desk.report(report("a", epoch=EPOCH, have=ALL, verified=(0,)), 1.0)
+    desk.report(report("b", epoch=EPOCH, have=ALL, cursor=99, bad=(BadFile(file=0),)), 1.0)
+    assert desk.report(report("b", epoch=EPOCH, have=ALL, wants=8), 1.0).assign == ()
+
+
+def test_an_origin_that_delivers_the_same_wrong_bytes_twice_ends_it() -> None:
+    desk = coordinator()
+    fill(desk, 0.0, "a", "b")
+    for _ in range(2):
+        cursor = desk.report(report("a", epoch=EPOCH, have=ALL), 1.0).cursor
+        desk.report(report("a", epoch=EPOCH, cursor=cursor, have=ALL, bad=(BadFile(file=0),)), 1.0)
+        fill_again(desk)
+    assert desk.failure is not None
+    assert desk.failure.reason == "DigestMismatch"
+    assert not desk.failure.retryable
+    assert desk.shunned == frozenset()
+
+
+def fill_again(desk: Coordinator) -> None:
+    for _ in range(20):
+        for node in "ab":
+            held = desk.report(report(node, epoch=EPOCH, have=ALL, wants=8), 1.0).assign
+            desk.report(report(node, epoch=EPOCH, have=ALL, wants=8, published=published(node, *held)), 1.0)
+
+
+def test_a_large_journal_is_told_in_parts() -> None:
+    content = manifest(**{f"f{number:05}": MIB for number in range(6000)})
+    desk = coordinator(content)
+    segments = plan(content, 2 * MIB)
+    desk.report(report("a", complete=True), 0.0)
+    seen: set[int] = set()
+    cursor, rounds, more = 0, 0, True
+    while more:
+        answer = desk.report(report("b", epoch=EPOCH, cursor=cursor, wants=0), 0.0)
+        seen |= answer.holders.keys()
+        cursor, more, rounds = answer.cursor, answer.more, rounds + 1
+    assert seen == set(range(len(segments)))
+    assert rounds > 1
