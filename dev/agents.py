@@ -127,7 +127,6 @@ class AgentFleet:
                 "POD_IP": host,
                 "MODEL_DIR": str(store),
                 "PEERS_SERVICE": self.peers_service,
-                "MODELSWARM_AGENT_BIND": host,
                 "MODELSWARM_AGENT_LOG_FORMAT": "text",
                 **self._environment,
             },
@@ -217,14 +216,19 @@ def _slice(found: Sequence[tuple[str, str, bool]]) -> dict[str, object]:
         },
         "addressType": "IPv6" if any(":" in host for _, host, _ in found) else "IPv4",
         "endpoints": [
-            {"addresses": [host], "nodeName": node, "conditions": {"ready": ready, "serving": ready}}
-            for node, host, ready in found
+            {"addresses": [_routable(host, number)], "nodeName": node, "conditions": {"ready": ready, "serving": ready}}
+            for number, (node, host, ready) in enumerate(found, 1)
         ],
         "ports": [
             {"name": "torrent", "port": TORRENT_PORT, "protocol": "TCP"},
             {"name": "metainfo", "port": METAINFO_PORT, "protocol": "TCP"},
         ],
     }
+
+
+def _routable(host: str, number: int) -> str:
+    """The API server takes no loopback addresses. Nobody connects to what is written instead (a benchmark range)."""
+    return f"198.18.255.{number}" if host.startswith("127.") else host
 
 
 def _documents(*objects: Mapping[str, object]) -> str:

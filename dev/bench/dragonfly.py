@@ -8,6 +8,7 @@ this program. Needs root, iproute2 and what ``make dragonfly`` needs.
 
 import argparse
 import json
+import logging
 import shutil
 import signal
 import subprocess
@@ -57,6 +58,8 @@ SLOWEST = 3.0
 def main() -> int:
     options = _parser().parse_args()
     signal.signal(signal.SIGTERM, _stop)
+    # dfdaemon hangs up on the origin whenever a peer turns out to have the rest.
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
     report = Report(
         {
             "shards": options.shards,

@@ -56,9 +56,9 @@ class Fault:
     """The connection is closed instead of an answer."""
     hold: threading.Event | None = None
     """Set by whoever lets the answer go out."""
-    before: Callable[[], None] | None = None
+    before: Callable[[], object] | None = None
     """Called when the request is there and the manager does not know of it."""
-    after: Callable[[], None] | None = None
+    after: Callable[[], object] | None = None
     """Called when the manager has answered and nobody knows of it."""
 
 

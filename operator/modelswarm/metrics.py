@@ -1,4 +1,4 @@
-"""Everything that the operator counts. Names and meanings follow controller-runtime's where it has them."""
+"""What our programs count. Names and meanings follow controller-runtime's where it has them."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -78,11 +78,34 @@ ReaderCounts = Callable[[], tuple[int, int]]
 """How many loaders read the origin in an engine's place, and how many wait for their turn."""
 
 
-class Metrics:
-    """One registry of its own, so that several operators can live in one process."""
+class ClientMetrics:
+    """What every program of ours counts that talks to the API server. A registry of its own, so that several can live
+    in one process."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.api_requests = self._counter(
+            "api_requests", "Requests to the API server; code 0: no answer", "verb", "kind", "code"
+        )
+        self.api_retries = self._counter("api_retries", "Requests sent again by the client", "verb", "kind")
+        self.events_dropped = self._counter("events_dropped", "Kubernetes Events that were not written", "cause")
+        Info("modelswarm_build", "The program", registry=self.registry).info({"version": __version__})
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+
+    def api_request(self, verb: str, kind: str, code: int) -> None:
+        self.api_requests.labels(verb, kind, str(code)).inc()
+
+    def _counter(self, name: str, description: str, *labels: str) -> Counter:
+        return Counter(f"modelswarm_{name}", description, labels, registry=self.registry)
+
+
+class Metrics(ClientMetrics):
+    """The operator's."""
+
+    def __init__(self) -> None:
+        super().__init__()
         self.reconcile_total = self._counter("reconcile", "Reconciles by result", "controller", "result")
         self.reconcile_errors = self._counter("reconcile_errors", "Reconciles that failed", "controller")
         self.reconcile_seconds = self._histogram("reconcile_time_seconds", "Duration of reconciles", "controller")
@@ -95,16 +118,7 @@ class Metrics:
             "workqueue_queue_duration_seconds", "From due to taken by a worker", "controller"
         )
         self.queue_duration = self._histogram("workqueue_work_duration_seconds", "From taken to done", "controller")
-        self.api_requests = self._counter(
-            "api_requests", "Requests to the API server; code 0: no answer", "verb", "kind", "code"
-        )
-        self.api_retries = self._counter("api_retries", "Requests sent again by the client", "verb", "kind")
-        self.events_dropped = self._counter("events_dropped", "Kubernetes Events that were not written", "cause")
         self.leader = Gauge("modelswarm_leader", "1 while this process holds the Lease", registry=self.registry)
-        Info("modelswarm_build", "The program", registry=self.registry).info({"version": __version__})
-        ProcessCollector(registry=self.registry)
-        PlatformCollector(registry=self.registry)
-        GCCollector(registry=self.registry)
         self._live = _LiveCollector()
         self._server: WSGIServer | None = None
         self._thread: Thread | None = None
@@ -141,9 +155,6 @@ class Metrics:
             if outcome.result in (ReconcileResult.ERROR, ReconcileResult.TIMEOUT):
                 self.reconcile_errors.labels(controller).inc()
 
-    def api_request(self, verb: str, kind: str, code: int) -> None:
-        self.api_requests.labels(verb, kind, str(code)).inc()
-
     def serve(self, port: int, host: str = "0.0.0.0") -> int:
         """Serve ``/metrics`` in a thread of its own until ``close``; returns the port (for 0: a free one)."""
         if self._server is not None:
@@ -158,9 +169,6 @@ class Metrics:
             self._server.server_close()
             self._thread.join()
             self._server = self._thread = None
-
-    def _counter(self, name: str, description: str, *labels: str) -> Counter:
-        return Counter(f"modelswarm_{name}", description, labels, registry=self.registry)
 
     def _histogram(self, name: str, description: str, *labels: str) -> Histogram:
         return Histogram(f"modelswarm_{name}", description, labels, buckets=SECONDS_BUCKETS, registry=self.registry)

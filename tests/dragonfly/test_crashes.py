@@ -100,7 +100,9 @@ def test_the_operator_process_killed_around_each_request_of_a_job_s_life(bench: 
             deaths.append(f"{moment} {route}")
             current[-1].kill()
 
-        return Fault(forward=moment == "after", cut=True, **{moment: die})
+        if moment == "before":
+            return Fault(forward=False, cut=True, before=die)
+        return Fault(cut=True, after=die)
 
     expected: list[str] = []
     for route in (Route.SUBMIT, Route.JOB, Route.DELETE):

@@ -31,7 +31,7 @@ from tests.integration.support.waiting import eventually
 
 NODES = [f"node-{number}" for number in range(1, 5)]
 ORIGIN, SEED, CONTROL = "origin", "seed", "control"
-ORIGIN_RATE = 48 * MBIT
+ORIGIN_RATE = 36 * MBIT
 NODE_RATE = 4 * ORIGIN_RATE
 MODEL = "org/row"
 SHARDS, SHARD_BYTES = 4, 12 << 20
@@ -148,8 +148,8 @@ def test_the_last_node_is_done_sooner_than_without_and_the_origin_sends_the_mode
         api.apply(open_model("row", MODEL))
         try:
             eventually(lambda: _distributed(api), 200, every=0.1)
-            row.load("with", dragonfly=True)
-            with_dragonfly = time.monotonic() - started
+            until_ready = time.monotonic() - started
+            from_ready = row.load("with", dragonfly=True)
         finally:
             api.delete("OpenModel", "row")
 
@@ -157,7 +157,8 @@ def test_the_last_node_is_done_sooner_than_without_and_the_origin_sends_the_mode
     assert all(count >= large for count in row.from_dragonfly("with")), row.from_dragonfly("with")
     assert row.size <= row.hub.counters.total().content <= row.size * ALLOWANCE
     # The one place in which a test asserts a time: Dragonfly is there for it, and the other way ran a moment before.
-    assert with_dragonfly < without
+    print(f"without: {without:.1f} s; with: {until_ready:.1f} s until Ready and {from_ready:.1f} s from there")
+    assert until_ready + from_ready < without
 
 
 def _distributed(api: Api) -> bool:

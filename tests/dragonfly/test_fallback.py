@@ -4,6 +4,7 @@ One operator lives through all of it, in the order of the tests.
 """
 
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -12,11 +13,13 @@ from dev.dragonfly.stack import DragonflyStack
 from dev.installation import NAMESPACE, OperatorProcess
 from tests.dragonfly.support import Bench
 from tests.dragonfly.support.bench import traces
+from tests.integration.support.api import Manifest
 from tests.integration.support.objects import open_model, playground
 from tests.integration.support.waiting import eventually, throughout
 
 HOME = "default"
-FALL_BACK_SECONDS = 4
+FALL_BACK_SECONDS = 12
+"""Longer than a manager that did not answer is left alone: what it did before is forgotten then."""
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +31,7 @@ def proxy(dragonfly: DragonflyStack) -> Iterator[FaultProxy]:
 @pytest.fixture(scope="module")
 def impatient(bench: Bench, proxy: FaultProxy) -> Iterator[OperatorProcess]:
     flags = (f"--fallback-after-seconds={FALL_BACK_SECONDS}", "--stall-seconds=120")
-    with bench.operator(*flags, manager_url=proxy.url) as operator:
+    with bench.operator(*flags, manager_url=proxy.url, asks_seeds=True) as operator:
         operator.wait_leading()
         yield operator
 
@@ -78,7 +81,7 @@ def test_the_gate_opens_for_who_fell_back_and_stays_closed_for_who_may_not(
     proxy.fail(Route.ANY, answer(500))
     for name in ("gate-open", "gate-closed"):
         bench.api.apply(open_model(name, bench.model(name)))
-        task = eventually(lambda name=name: bench.api.all("P2PTask", NAMESPACE, labels=f"llmaz.io/model-name={name}"))
+        task = eventually(partial(_tasks, bench, name))
         if name == "gate-closed":
             closed = {"spec": {"fallback": "Fail"}}
             bench.api.patch("P2PTask", task[0]["metadata"]["name"], NAMESPACE, closed)
@@ -114,6 +117,9 @@ def test_when_the_manager_is_back_a_new_task_uses_it_again(
     assert traces(impatient.child.log) == []
 
 
+def _tasks(bench: Bench, model: str) -> list[Manifest]:
+    return bench.api.all("P2PTask", NAMESPACE, labels=f"llmaz.io/model-name={model}")
+
+
 def _phases(bench: Bench, model: str) -> list[str]:
-    tasks = bench.api.all("P2PTask", NAMESPACE, labels=f"llmaz.io/model-name={model}")
-    return [task.get("status", {}).get("phase", "") for task in tasks]
+    return [task.get("status", {}).get("phase", "") for task in _tasks(bench, model)]

@@ -7,6 +7,7 @@ import re
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 
@@ -127,7 +128,7 @@ def _spoil(bench: Bench) -> list[Rule]:
     for name, fault in {**{name: fault for name, (_, fault) in SPOILED.items()}, GONE: ServerError(404)}.items():
         model = bench.model(name, files=FILES)
         rules.append(bench.hub.fail(f"{model}/{BAD}", fault, on=Kind.RESOLVE))
-        bench.task(name, model, **({"backoffLimit": 1} if name == GONE else {}))
+        bench.task(name, model, backoffLimit=1 if name == GONE else 6)
     for name in (*SPOILED, GONE):
         bench.wait_submitted(name)
     return rules[:-1]
@@ -138,7 +139,7 @@ def mended(bench: Bench, storm: Storm) -> None:
     """The origin gives all files, after each task has said what is wrong and has the other nine."""
     for name, (reason, _) in SPOILED.items():
         bench.wait_said(name, reason, seconds=120)
-        eventually(lambda name=name: _confirmed(bench, name) == FILES - 1, 120, every=0.3)
+        eventually(partial(_has_the_others, bench, name), 120, every=0.3)
         assert bench.condition(name)[0] == "False"
     for rule in storm.spoiled:
         rule.times = rule.hits
@@ -212,6 +213,10 @@ def test_a_job_that_the_manager_forgot_when_it_died_is_made_once_more_at_most(
 def test_the_operator_has_no_internal_error_to_tell_of(storm: Storm) -> None:
     assert storm.operator.child.running
     assert traces(storm.operator.child.log) == []
+
+
+def _has_the_others(bench: Bench, name: str) -> bool:
+    return _confirmed(bench, name) == FILES - 1
 
 
 def _confirmed(bench: Bench, name: str) -> int:

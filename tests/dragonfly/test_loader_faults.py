@@ -4,10 +4,12 @@
 """
 
 import hashlib
+import json
 import os
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +17,11 @@ import pytest
 
 from dev.dragonfly.daemon import Daemon
 from dev.dragonfly.stack import DragonflyStack
-from dev.hub import Kind, WrongBytes
+from dev.hub import Kind, Slow, WrongBytes
 from dev.hub.repository import Blob
 from tests.dragonfly.support import Bench, Load, load
+from tests.dragonfly.support.loaders import loader_command, loader_environment
+from tests.integration.support.waiting import eventually
 
 SHARDS = 3
 SHARD_BYTES = 5 << 20
@@ -106,12 +110,12 @@ def test_without_a_working_daemon_the_origin_is_read(
     dragonfly: DragonflyStack,
     model: Model,
     tmp_path: Path,
-    trouble: Callable[[Daemon], Iterator[None]],
+    trouble: Callable[[Daemon], AbstractContextManager[None]],
     environment: dict[str, str],
     reasons: tuple[str, ...],
 ) -> None:
     daemon = dragonfly.daemons[0]
-    with trouble(daemon):  # type: ignore[attr-defined]
+    with trouble(daemon):
         loaded = model.load(daemon, tmp_path / "node", **environment)
     assert loaded.sources == {"origin": model.size}, loaded.summary
     assert any(reason in loaded.why_not_dragonfly for reason in reasons), loaded.summary
@@ -149,12 +153,6 @@ def test_a_daemon_killed_in_the_middle_of_a_file_is_left_for_the_origin(
     dragonfly: DragonflyStack, model: Model, tmp_path: Path
 ) -> None:
     """The origin is slow until the daemon is dead, so that there is a middle."""
-    import subprocess
-    import time
-
-    from dev.hub import Slow
-    from tests.dragonfly.support.loaders import loader_command, loader_environment
-
     daemon, hub = dragonfly.daemons[1], model.bench.hub
     hub.fail(f"{model.id}/*", Slow(bytes_per_second=1 << 20), on=Kind.CDN)
     folder = tmp_path / "node"
@@ -164,10 +162,7 @@ def test_a_daemon_killed_in_the_middle_of_a_file_is_left_for_the_origin(
         loader_command(folder), env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     try:
-        deadline = time.monotonic() + 60
-        while hub.counters.total(Kind.CDN, f"{model.id}/*").content < 1 << 20:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        eventually(lambda: hub.counters.total(Kind.CDN, f"{model.id}/*").content >= 1 << 20, 60)
         daemon.stop()
         hub.faults.clear()
         output, _ = process.communicate(timeout=100)
@@ -176,7 +171,7 @@ def test_a_daemon_killed_in_the_middle_of_a_file_is_left_for_the_origin(
         daemon.start()
     assert process.returncode == 0, output
     message = (folder / "message").read_text()
-    loaded = Load(folder, output, __import__("json").loads(message))
+    loaded = Load(folder, output, json.loads(message))
     assert loaded.digests() == {path: blob.sha256 for path, blob in model.files.items()}
     assert "DfgetFailed" in loaded.why_not_dragonfly
     assert loaded.sources["origin"] > 0

@@ -23,7 +23,7 @@ NAMES = ("seed-dies", "scheduler-dies", "no-scheduler")
 @pytest.fixture(scope="module")
 def operator(bench: Bench) -> Iterator[OperatorProcess]:
     bench.dragonfly.wait_preheatable()
-    with bench.operator("--fallback-after-seconds=200", "--stall-seconds=300") as running:
+    with bench.operator("--fallback-after-seconds=200", "--stall-seconds=300", asks_seeds=True) as running:
         running.wait_leading()
         yield running
 

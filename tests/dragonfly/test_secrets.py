@@ -17,6 +17,7 @@ from typing import Self
 import pytest
 
 from dev.controlplane import ControlPlane
+from dev.dragonfly.fault_proxy import Fault, FaultProxy, Route
 from dev.dragonfly.stack import DragonflyStack
 from dev.registry import Registry
 from tests.dragonfly.support import Bench
@@ -42,7 +43,6 @@ class CommandLines:
     def __init__(self, secrets: list[str]) -> None:
         self._secrets = [secret.encode() for secret in secrets]
         self.looks = 0
-        self.programs: set[str] = set()
         self.found: list[str] = []
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="command-lines", daemon=True)
@@ -65,7 +65,6 @@ class CommandLines:
                     line = Path(entry.path, "cmdline").read_bytes()
                 except OSError:
                     continue
-                self.programs.add(os.path.basename(line.partition(b"\0")[0]).decode(errors="replace"))
                 if any(secret in line for secret in self._secrets):
                     self.found.append(line.replace(b"\0", b" ").decode(errors="replace"))
 
@@ -80,14 +79,22 @@ def registry() -> Iterator[Registry | None]:
         yield None
 
 
+@pytest.fixture
+def proxy(dragonfly: DragonflyStack) -> Iterator[FaultProxy]:
+    with FaultProxy(dragonfly.manager_url) as running:
+        yield running
+
+
 def test_what_is_planted_is_found_nowhere(
-    bench: Bench, plane: ControlPlane, registry: Registry | None, tmp_path: Path
+    bench: Bench, plane: ControlPlane, proxy: FaultProxy, registry: Registry | None, tmp_path: Path
 ) -> None:
     dragonfly, hub = bench.dragonfly, bench.hub
     secrets = _forms(registry.username if registry else "swarm", HUB_TOKEN, PASSWORD)
     hub.allow(HUB_TOKEN, "org/*")
     bench.secret(HUB_SECRET, {"HF_TOKEN": HUB_TOKEN})
     gated, public = bench.model("planted", size=SHARD_BYTES, gated=True), bench.model("planted-not", size=SHARD_BYTES)
+    listed = threading.Event()
+    proxy.fail(Route.DELETE, Fault(before=lambda: listed.wait(60)), mentions=gated)
     flags, image = [], None
     if registry is not None:
         flags = [f"--registries={registry.host}={registry.url}"]
@@ -96,6 +103,8 @@ def test_what_is_planted_is_found_nowhere(
     operator = bench.operator(
         *flags,
         "--log-level=debug",
+        manager_url=proxy.url,
+        asks_seeds=True,
         DRAGONFLY_ALLOW_GATED="true",
         DRAGONFLY_IMAGE_IDS="url",
         DRAGONFLY_PLATFORMS="linux/amd64",
@@ -108,12 +117,17 @@ def test_what_is_planted_is_found_nowhere(
         if image is not None:
             bench.task("planted-image", image=image["reference"], image_spec={"pullSecrets": [{"name": PULL_SECRET}]})
         bench.wait_submitted("planted")
-        # The manager says after half a minute at the earliest that a job is over; until then it is listed.
         assert HUB_TOKEN in _listed(dragonfly), "while the job runs, the seed's token is there"
+        listed.set()
         names = ["planted", "planted-not", *(["planted-image"] if image is not None else [])]
         for name in names:
             bench.wait_distributed(name)
-        outputs = [_load(bench, model, tmp_path / model.rpartition("/")[2]) for model in (gated, public)]
+        dfget = _recording(bench, tmp_path)
+        # The token goes to the daemon where it is needed, over its socket; where it is not, dfget is told the URL only.
+        outputs = [
+            _load(bench, gated, tmp_path / "gated", dfget, "MODELSWARM_DRAGONFLY_ALLOW_GATED"),
+            _load(bench, public, tmp_path / "public", dfget, "MODELSWARM_CONTENT_PUBLIC"),
+        ]
         metrics = operator.metrics()
 
     places = {
@@ -129,24 +143,37 @@ def test_what_is_planted_is_found_nowhere(
             assert secret not in text, where
     assert lines.found == []
     assert lines.looks > 100
-    assert "dfget" in lines.programs
+    told = (tmp_path / "told").read_text()
+    assert "--transfer-from-dfdaemon" in told, "dfget was started"
+    assert not any(secret in told for secret in secrets), "dfget was told a secret"
     assert hub.leaked_tokens == [], "the CDN was sent a token of the hub"
 
 
-def _load(bench: Bench, model: str, folder: Path) -> str:
+def _recording(bench: Bench, folder: Path) -> Path:
+    """A program that writes down its command line and its environment, and becomes dfget."""
+    script = folder / "dfget"
+    real = bench.dragonfly.daemons[0].command("unused", folder)[0]
+    script.write_text(f'#!/bin/sh\ncat /proc/$$/cmdline /proc/$$/environ >> {folder}/told\nexec {real} "$@"\n')
+    script.chmod(0o755)
+    return script
+
+
+def _load(bench: Bench, model: str, folder: Path, dfget: Path, allowed: str) -> str:
     """What a loader with the token in its environment prints, and its termination message."""
     folder.mkdir()
     daemon = bench.dragonfly.daemons[0]
     environment = loader_environment(daemon, bench.hub, model, bench.hub.repositories[model].head, folder)
     result = subprocess.run(
         loader_command(folder),
-        env={**environment, "HF_TOKEN": HUB_TOKEN},
+        env={**environment, "HF_TOKEN": HUB_TOKEN, "MODELSWARM_DFGET": str(dfget), allowed: "true"},
         capture_output=True,
         text=True,
         timeout=120,
     )
     assert result.returncode == 0, "the loader failed"
-    return result.stdout + result.stderr + (folder / "message").read_text()
+    message = (folder / "message").read_text()
+    assert json.loads(message)["bytesBySource"] == {"dfdaemon": SHARD_BYTES}, message
+    return result.stdout + result.stderr + message
 
 
 def _listed(dragonfly: DragonflyStack) -> str:

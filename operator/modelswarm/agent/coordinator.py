@@ -10,12 +10,12 @@ on a node that died, and what a liar published.
 """
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from modelswarm.agent import bits
 from modelswarm.agent.allotment import Allotment
 from modelswarm.agent.journal import Journal
-from modelswarm.agent.members import GONE_SECONDS, Member, Roster
+from modelswarm.agent.members import GONE_SECONDS, Member, Orders, Roster
 from modelswarm.agent.messages import MAX_WORKING, Answer, Failure, PeerInfo, Publication, Report
 from modelswarm.agent.publications import Publications, Suspicion
 from modelswarm.agent.refusals import Refusals
@@ -27,14 +27,16 @@ SILENT_SECONDS = 15.0
 """Silence after which what a node was reading is taken back."""
 STUCK_SECONDS = 60.0
 """Time without a byte read, after which what a node was reading is taken back."""
-SETTLE_SECONDS = 3.0
-"""For how long a successor at most waits for those who read the origin before it hands anything out."""
+SETTLE_SECONDS = 5.0
+"""For how long a successor only listens. Members without a coordinator look at the Lease every one to three seconds."""
 BUSY_SECONDS = 120.0
 """How long a file is left to another content that fills it while nothing of it arrives."""
 ASK_SECONDS = 30.0
 """How long a member that was asked for a publication has before another one is asked."""
 HOLD_SECONDS = 20.0
 """For how long a report waits for an answer when there is nothing to tell."""
+REPEAT_SECONDS = 1.0
+"""After which orders that a member has not followed are told once more."""
 MAX_MEMBERS = 4096
 
 _ANSWER_HASHES = 512 << 10
@@ -46,8 +48,8 @@ log = logging.getLogger(__name__)
 class Coordinator:
     """``epoch`` names this coordinator's term; no other coordinator of the content ever has the same number.
 
-    ``expected``: nodes that read the origin under the predecessor. Until they have reported, or ``settle`` seconds are
-    over, nothing is handed out. ``own``: the coordinator's node; if only ``origin_nodes`` may read, it is among them.
+    ``successor``: there was another one before, so there may be nodes that read the origin, and some that have bytes
+    which nobody else has; until all had the time to report, nothing is handed out. ``own``: the coordinator's node; if only ``origin_nodes`` may read, it is among them.
     """
 
     def __init__(
@@ -60,8 +62,7 @@ class Coordinator:
         now: float,
         origin_nodes: int | None = None,
         own: str = "",
-        expected: Collection[str] = (),
-        settle: float = SETTLE_SECONDS,
+        successor: bool = False,
     ) -> None:
         files = sorted(manifest.files)
         self.epoch = epoch
@@ -84,8 +85,7 @@ class Coordinator:
         self._busy: dict[int, float] = {}
         self._busy_mask = 0
         self._digests: dict[int, str] = {}
-        self._expected = set(expected)
-        self._settled_at = now + settle
+        self._settled_at = now + (SETTLE_SECONDS if successor else 0.0)
 
     @property
     def readers(self) -> tuple[str, ...]:
@@ -124,12 +124,14 @@ class Coordinator:
         return self._journal.head > cursor
 
     def has_orders(self, node: str, now: float) -> bool:
-        """Whether the member should start or stop something at once."""
+        """Whether the member should start or stop something at once. Orders that it does not follow are repeated."""
         member = self._roster.get(node)
-        if member is None or self.failure is not None or not self.is_open:
+        if member is None:
             return True
-        self._assign(member, now)
-        return member.held.keys() != member.report.working.keys() or bool(self._ask(member, now))
+        orders = self._orders(member, now)
+        if orders == member.orders or orders.are_followed(member.report):
+            return not orders.are_followed(member.report) and now - member.told >= REPEAT_SECONDS
+        return True
 
     # What a member says, and what it is told
 
@@ -163,7 +165,6 @@ class Coordinator:
                 self._busy_mask |= self._rereading.segments_of(busy.file)
         for bad in report.bad:
             self._doubt(member, bad.file, cursor)
-        self._expected.discard(report.node)
 
     def answer(self, report: Report, now: float) -> Answer:
         """All that the member who reported has to do, and what is new to it. Asking twice does no harm."""
@@ -171,9 +172,9 @@ class Coordinator:
         if member is None:
             full = Failure(reason="TooManyMembers", message=f"the content has {MAX_MEMBERS} members")
             return Answer(epoch=self.epoch, segment_bytes=self._segment_bytes, failure=full, calm=HOLD_SECONDS)
-        self._assign(member, now)
-        asked = self._ask(member, now)
-        member.asked.update((segment, now) for segment in asked if segment not in member.asked)
+        orders = member.orders = self._orders(member, now)
+        member.told = now
+        member.asked.update((segment, now) for segment in orders.asked if segment not in member.asked)
         published: dict[int, Publication] = {}
         holders: dict[int, tuple[str, ...]] = {}
         peers: list[PeerInfo] = []
@@ -200,9 +201,9 @@ class Coordinator:
             segment_bytes=self._segment_bytes,
             cursor=position,
             more=more,
-            assign=tuple(sorted(member.held)),
-            revoke=tuple(segment for segment in report.working if segment not in member.held),
-            asked=asked,
+            assign=orders.assign,
+            revoke=orders.revoke,
+            asked=orders.asked,
             published=tuple(published.values()),
             holders=holders,
             peers=tuple(peers),
@@ -212,7 +213,7 @@ class Coordinator:
             calm=self.calm(),
             readers=self.readers,
             failure=self._refusals.final or self._refusals.latest,
-            open=self.is_open,
+            open=orders.open,
         )
 
     def tick(self, now: float) -> None:
@@ -295,9 +296,18 @@ class Coordinator:
         return (self._roster.lacking | self._rereading.mask) & ~self._busy_mask
 
     def _assign(self, member: Member, now: float) -> None:
-        settled = not self._expected or now >= self._settled_at
-        if settled and self.failure is None and not self._refusals.pause(now):
+        if now >= self._settled_at and self.failure is None and not self._refusals.pause(now):
             self._work.assign(member, self._available(), now, lambda segment: self._is_for_others(member, segment))
+
+    def _orders(self, member: Member, now: float) -> Orders:
+        self._assign(member, now)
+        return Orders(
+            assign=tuple(sorted(member.held)),
+            revoke=tuple(segment for segment in member.report.working if segment not in member.held),
+            asked=self._ask(member, now),
+            failure=self.failure,
+            open=self.is_open,
+        )
 
     def _is_for_others(self, member: Member, segment: int) -> bool:
         """Whether the member has read the segment before, which shall be read again, and somebody else can."""

@@ -127,7 +127,11 @@ class Exchange:
 
     async def offer(self, segment: Segment, hashes: bytes) -> Publication:
         """This node has read a segment from the origin: serve it at once; returns what to publish."""
-        await self.learn([publication := Publication(segments=(segment.index,), hashes=hashes, publisher=self._node)])
+        publication = Publication(segments=(segment.index,), hashes=hashes, publisher=self._node)
+        self._known[segment.index] = (hashes, self._node)
+        # By itself in any case: others may join it before they know that the file is all published.
+        await self._join((segment.index,), whole=False)
+        await self._advance()
         return publication
 
     def meet(self, peers: Iterable[Peer], gone: Iterable[str] = ()) -> None:
@@ -155,7 +159,8 @@ class Exchange:
                 await self._advance()
                 return arrivals
             case WindowStalled(window_id=identity) if identity in self._shared:
-                return []  # the swarm has asked more peers already
+                await self._unstick(self._shared[identity])
+                return []
             case TorrentFailed(torrent=identity, message=message) if identity in self._shared:
                 log.warning("P2P %s: a window failed: %s", self._content[:16], message)
                 await self._again(self._shared[identity])
@@ -250,6 +255,15 @@ class Exchange:
         holders = {self._known[segment][1] for segment in segments}
         peers = [*self._peers.values()]
         self._swarm.share(window, path, content=self._content, have=pieces, peers=peers, holders=holders)
+
+    async def _unstick(self, shared: _Shared) -> None:
+        """Others may have gone over to the window of the whole file, or our connections may be dead: begin again."""
+        file = shared.file
+        stuck = [each for each in self._shared.values() if each.file == file and each.wanted]
+        for each in stuck:
+            self._drop(each.window.id)
+            self._waiting.append(each.segments)
+        await self._advance()
 
     async def _again(self, shared: _Shared) -> None:
         self._drop(shared.window.id)

@@ -63,8 +63,8 @@ class Hosting:
         path = self._store.shelf.blob(key)
         return path if self._store.shelf.stamps.get(key) is not None else None
 
-    def fetched(self, bytes_sent: int) -> None:
-        self.bytes_sent += bytes_sent
+    def sent(self, count: int) -> None:
+        self.bytes_sent += count
 
 
 class LocalFirst(MetainfoClient):

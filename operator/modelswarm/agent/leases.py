@@ -171,6 +171,18 @@ class ModelLease:
                 return 0.0
         return RETRY * (0.5 + self._rng.random())
 
+    async def look(self) -> Record | None:
+        """The Lease as it is now, without a decision. Raises KubeError."""
+        await self._look()
+        return self.record
+
+    def is_fresh(self) -> bool:
+        """Whether somebody else holds the Lease, and renews it."""
+        record = self.record
+        if record is None or record.complete or record.holder in ("", self._me):
+            return False
+        return self._clock() < self._changed_at + record.duration
+
     async def pin(self, plan: Plan) -> None:
         """Write what was found out as the holder (commit, manifest, segment size), with a renewal."""
         self.plan = plan

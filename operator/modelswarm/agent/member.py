@@ -75,6 +75,7 @@ class Member:
         swarm: Swarm,
         client: MetainfoClient,
         open_reader: OpenReader,
+        meet: Callable[[Sequence[PeerInfo]], None] = lambda peers: None,
         changed: Callable[[], None] = lambda: None,
         rng: random.Random | None = None,
     ) -> None:
@@ -97,6 +98,7 @@ class Member:
         self._swarm = swarm
         self._client = client
         self._open_reader = open_reader
+        self._discover = meet
         self._changed = changed
         self._rng = rng or random.Random()
         self._exchange = Exchange(
@@ -162,22 +164,21 @@ class Member:
 
     async def talk(self, url: str) -> None:
         """Report to the coordinator at ``url`` and do what it says, until cancelled or ``closed``. Raises PeerError."""
-        pending: set[asyncio.Task[Answer]] = set()
+        pending: dict[asyncio.Task[Answer], Report] = {}
         try:
             while not self.closed.is_set():
                 if pending:
                     await asyncio.sleep(COALESCE_SECONDS)
                 self._news.clear()
                 report = self._report()
-                pending.add(asyncio.create_task(self._client.report(url, self._filling.content, report)))
+                pending[asyncio.create_task(self._client.report(url, self._filling.content, report))] = report
                 news = asyncio.create_task(self._news.wait())
                 try:
                     await asyncio.wait({*pending, news}, return_when=asyncio.FIRST_COMPLETED)
                 finally:
                     news.cancel()
                 for request in [each for each in pending if each.done()]:
-                    pending.discard(request)
-                    self._told(report)
+                    self._told(pending.pop(request))
                     await self._apply(request.result())
         finally:
             for request in pending:
@@ -298,6 +299,7 @@ class Member:
         self._changed()
 
     def _meet(self, answer: Answer) -> None:
+        self._discover(answer.peers)
         gone = [peer.node for peer in answer.peers if peer.gone or peer.node in answer.shunned]
         for peer in answer.peers:
             self._peers[peer.node] = peer
@@ -329,7 +331,9 @@ class Member:
         if (kind, number) in self._tasks:
             work.close()
             return
-        task = asyncio.create_task(self._guard(work, tell=kind != "ahead"), name=f"{kind} {self._filling.content[:16]}/{number}")
+        task = asyncio.create_task(
+            self._guard(work, tell=kind != "ahead"), name=f"{kind} {self._filling.content[:16]}/{number}"
+        )
         self._tasks[kind, number] = task
         task.add_done_callback(lambda _: self._ended(kind, number))
 
@@ -362,19 +366,21 @@ class Member:
     async def _read(self, segment: Segment) -> None:
         loop = asyncio.get_running_loop()
         await asyncio.sleep(max(0.0, self._paused_until - loop.time()))
-        before = self._reader.traffic.bytes if self._reader is not None else 0
         try:
             reader = await self._get_reader()
             if segment.is_bundle:
                 missing = [self.files[number] for number in segment.files if not self._is_placed(number)]
                 await reader.read_small(missing, self._accept)
+                self.counts.origin += sum(file.size for file in missing)
                 self._look_at_files(segment.files)
             else:
                 file = self.files[segment.file]
                 partial = await self._partial(segment.file)
+                had = partial.reach(segment.offset) - segment.offset
                 hashes = await reader.read(
                     file, partial, segment.offset, segment.length, piece_length=piece_length(file.size)
                 )
+                self.counts.origin += segment.length - min(had, segment.length)
                 self.holdings.arrived(segment.index)
                 self._outbox.append(await self._exchange.offer(segment, hashes))
                 self._look_at_files([segment.file])
@@ -384,8 +390,6 @@ class Member:
         except DigestMismatch as error:
             self._failed[segment.index] = Failure(reason=error.reason, message=str(error)[:512], retryable=True)
         finally:
-            if self._reader is not None:
-                self.counts.origin += self._reader.traffic.bytes - before
             self._changed()
 
     async def _get_reader(self) -> OriginReader:

@@ -12,6 +12,21 @@ GONE_SECONDS = 45.0
 """Silence after which a member's bytes do not count any more (a report may be held for 20 s before it is answered)."""
 
 
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What a member has to know at once, as opposed to news."""
+
+    assign: tuple[int, ...] = ()
+    revoke: tuple[int, ...] = ()
+    asked: tuple[int, ...] = ()
+    failure: Failure | None = None
+    open: bool = True
+
+    def are_followed(self, report: Report) -> bool:
+        """Whether the member's report shows that there is nothing more to tell it."""
+        return self.open and self.failure is None and not self.asked and report.working.keys() == set(self.assign)
+
+
 @dataclass(slots=True)
 class Member:
     """One node. Times are the coordinator's own, in seconds."""
@@ -30,6 +45,11 @@ class Member:
     denied: Failure | None = None
     """What the origin refused to this node for good."""
     asked: dict[int, float] = field(default_factory=dict)
+    """When it was asked for a publication."""
+    orders: "Orders | None" = None
+    """What it was told last,"""
+    told: float = 0.0
+    """and when."""
 
     @property
     def node(self) -> str:

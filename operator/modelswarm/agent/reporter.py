@@ -8,7 +8,6 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 
 from modelswarm.agent import omestatus, report
@@ -78,11 +77,19 @@ class Reporter:
         self._ome_at = float("-inf")
         self._told: dict[str, ModelState] | None = None
         self._resync_at = float("inf")
+        self._seen: Mapping[str, str] | None = None
+        self._applied: Mapping[str, str] | None = None
+        """The labels that the Node has from us; None: to be looked at."""
         self._foreign: frozenset[str] = frozenset()
         """Labels of our kind that stay whatever we apply: somebody else wrote them."""
 
     def update(self, standings: Sequence[Standing], capacity: Capacity, node: NodeView) -> None:
         """What is true now; returns at once."""
+        if node.labels != self._seen:
+            # A view from before our last write is no news: only one that is another than the last one is.
+            self._seen = node.labels
+            if self._ours(node) != self._applied:
+                self._applied = None
         self._standings, self._capacity, self._node = merged(standings), capacity, node
         self._dirty.set()
 
@@ -130,7 +137,7 @@ class Reporter:
         entries = self._entries()
         if (
             report.is_urgent(self._written, status)
-            or self._labels_differ(node)
+            or self._applied != self._wanted_labels()
             or self._ome is None
             or omestatus.labels(self._standings) != self._ome_states
         ):
@@ -143,19 +150,26 @@ class Reporter:
         return min(moments, default=float("inf"))
 
     async def flush(self) -> None:
-        """Write everything that differs, now. Raises KubeError; what was not written is tried again by the next."""
+        """Write everything that differs, now. One part that fails (no CRD, no right) does not keep the others back.
+
+        Raises the first KubeError; what was not written is tried again by the next.
+        """
         if (node := self._node) is None:
             return
-        await self._write_cache(node)
-        self._tell(self._standings)
-        await self._write_labels(node)
-        await self._write_ome(node)
+        problem: KubeError | None = None
+        for write in (self._write_cache, self._write_labels, self._write_ome):
+            try:
+                await write(node)
+            except KubeError as error:
+                problem = problem or error
+        if problem is not None:
+            raise problem
 
     def _status(self, node: NodeView) -> NodeCacheStatus:
         return report.status_of(self._standings, self._capacity, self._agent, node.labels)
 
     async def _write_cache(self, node: NodeView) -> None:
-        status = self._status(node)
+        standings, status = self._standings, self._status(node)
         if status == self._written:
             return
         if self._cache is None:
@@ -167,6 +181,7 @@ class Reporter:
             self._cache = self._written = None
             raise
         self._written, self._written_at = status, asyncio.get_running_loop().time()
+        self._tell(standings)
 
     async def _ensure_cache(self, node: NodeView) -> JsonObject:
         wanted: JsonObject = {
@@ -186,27 +201,26 @@ class Reporter:
         owners = metadata(found).get("ownerReferences") or []
         if any(owner.get("uid") == node.uid for owner in owners):
             return found
-        # It belongs to an earlier Node of this name, and will be collected with it.
+        # Made for an earlier Node of this name, with which the garbage collector would take it along.
         return await self._kube.apply({**wanted, "metadata": {**metadata(wanted), "uid": metadata(found).get("uid")}})
 
     def _wanted_labels(self) -> dict[str, str]:
         return report.labels_of(self._standings, self._label_limit)
 
-    def _labels_differ(self, node: NodeView) -> bool:
-        actual = {name: value for name, value in report.ours(node.labels).items() if name not in self._foreign}
-        return actual != self._wanted_labels()
+    def _ours(self, node: NodeView) -> dict[str, str]:
+        return {name: value for name, value in report.ours(node.labels).items() if name not in self._foreign}
 
     async def _write_labels(self, node: NodeView) -> None:
-        if not self._labels_differ(node):
-            return
         labels = self._wanted_labels()
-        # Server-side apply: labels that we do not name any more go, everybody else's stay.
-        body: JsonObject = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": node.name, "uid": node.uid}}
-        metadata(body)["labels"] = dict(labels)
-        found = dict(metadata(await self._kube.apply(body)).get("labels") or {})
-        self._foreign = frozenset(report.ours(found)) - labels.keys()
-        if self._node is node:  # else the watch was faster
-            self._node = replace(node, labels=found)
+        if labels == self._applied:
+            return
+        if self._applied is not None or self._ours(node) != labels:
+            # Server-side apply: labels that we do not name any more go, everybody else's stay.
+            body: JsonObject = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": node.name, "uid": node.uid}}
+            metadata(body)["labels"] = dict(labels)
+            found = dict(metadata(await self._kube.apply(body)).get("labels") or {})
+            self._foreign = frozenset(report.ours(found)) - labels.keys()
+        self._applied = labels
 
     def _entries(self) -> dict[str, str]:
         """Those of OME, comparable: without the time."""

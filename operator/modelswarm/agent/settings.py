@@ -21,8 +21,6 @@ PEERS_SERVICE = f"{SERVICE}.ome.svc.cluster.local"
 RATE = 524_288_000
 """Bytes per second, each way."""
 MODEL_DIR = "/mnt/models"
-SHORTEST_SECRET = 16
-"""Bytes."""
 
 _QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]+)?) *(|[kKMGTP]i?)B?")
 _UNITS = {"": 1, **{unit: 1000**power for power, unit in enumerate("KMGTP", 1)}, "k": 1000}
@@ -192,6 +190,11 @@ class AgentSettings(BaseModel):
         validation_alias="MODELSWARM_AGENT_PEER_SECRET_FILE",
         description="file with the secret that agents prove to each other that they know; empty: anybody is a peer",
     )
+    peer_secret_optional: bool = Field(
+        default=False,
+        validation_alias="MODELSWARM_AGENT_PEER_SECRET_OPTIONAL",
+        description="true: where that file does not exist at the start there is no secret; false: then nothing starts",
+    )
     task_namespaces: Words = Field(
         default=(),
         validation_alias="MODELSWARM_AGENT_TASK_NAMESPACES",
@@ -240,24 +243,14 @@ class AgentSettings(BaseModel):
         _parser().parse_args(argv)
         known = {variable for field in cls.model_fields.values() for variable in _variables(field)}
         try:
-            return cls.model_validate({name: environ[name] for name in known if environ.get(name, "").strip()})
+            found = cls.model_validate({name: environ[name] for name in known if environ.get(name, "").strip()})
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             where = "".join(f"{part}: " for part in first["loc"][:1])
             raise SettingsError(f"{where}{first['msg'].removeprefix('Value error, ')}") from None
-
-    def read_peer_secret(self) -> bytes | None:
-        """What agents prove to each other that they know; None: no file is named, or it does not exist (the Secret is
-        optional in the manifest). Raises SettingsError for a file that cannot be used."""
-        if self.peer_secret_file is None or not self.peer_secret_file.exists():
-            return None
-        try:
-            secret = self.peer_secret_file.read_bytes().strip()
-        except OSError as error:
-            raise SettingsError(f"MODELSWARM_AGENT_PEER_SECRET_FILE: {error.strerror}") from None
-        if len(secret) < SHORTEST_SECRET:
-            raise SettingsError(f"MODELSWARM_AGENT_PEER_SECRET_FILE: shorter than {SHORTEST_SECRET} bytes")
-        return secret
+        if found.peer_secret_optional and found.peer_secret_file is not None and not found.peer_secret_file.exists():
+            return found.model_copy(update={"peer_secret_file": None})
+        return found
 
     @property
     def encryption(self) -> Encryption:

@@ -14,6 +14,7 @@ from modelswarm import __version__
 
 _COMMANDS = {
     "operator": ("modelswarm.operator", "run the controllers"),
+    "agent": ("modelswarm.agent.process", "run a node's agent (engine BitTorrent)"),
     "load": ("modelswarm.loader", "load a model into a pod (the init container)"),
     "render": ("modelswarm.cli.render", "print what the operator would create for OpenModels and Playgrounds"),
 }

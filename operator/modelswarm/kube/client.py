@@ -25,7 +25,7 @@ from modelswarm.kube.kinds import Kind, kind_of
 from modelswarm.kube.objects import key_of, metadata
 from modelswarm.kube.port import Listing, WatchEvent
 from modelswarm.kube.stream import events
-from modelswarm.metrics import Metrics
+from modelswarm.metrics import ClientMetrics
 
 TIMEOUT = 30.0
 PAGE = 500
@@ -66,7 +66,7 @@ class KubeClient:
         self,
         api_client: ApiClient,
         *,
-        metrics: Metrics | None = None,
+        metrics: ClientMetrics | None = None,
         timeout: float = TIMEOUT,
         may_write: Callable[[], bool] = lambda: True,
     ) -> None:
@@ -80,7 +80,7 @@ class KubeClient:
             timeout=aiohttp.ClientTimeout(total=None),  # one asyncio.timeout per call covers everything
         )
         self._connection = _connection_options(api_client)
-        self._metrics = metrics or Metrics()
+        self._metrics = metrics or ClientMetrics()
         self._timeout = timeout
         self._may_write = may_write
         self._host = str(self._configuration.host).rstrip("/")

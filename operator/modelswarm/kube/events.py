@@ -12,7 +12,7 @@ from modelswarm.errors import Conflict, KubeError
 from modelswarm.kube.kinds import EVENT
 from modelswarm.kube.objects import metadata
 from modelswarm.kube.port import KubePort
-from modelswarm.metrics import Metrics
+from modelswarm.metrics import ClientMetrics
 
 logger = logging.getLogger(__name__)
 
@@ -38,14 +38,14 @@ class EventRecorder:
         *,
         component: str = "modelswarm",
         instance: str = "modelswarm",
-        metrics: Metrics | None = None,
+        metrics: ClientMetrics | None = None,
         dedup_seconds: float = DEDUP_SECONDS,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._kube = kube
         self._component = component
         self._instance = instance[:128] or component
-        self._metrics = metrics or Metrics()
+        self._metrics = metrics or ClientMetrics()
         self._dedup_seconds = dedup_seconds
         self._clock = clock
         self._queue: asyncio.Queue[JsonObject] = asyncio.Queue(QUEUE_SIZE)

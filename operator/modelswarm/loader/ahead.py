@@ -2,8 +2,12 @@
 
 import os
 import stat
+import time
 from contextlib import suppress
 from pathlib import Path
+
+SETTLED_SECONDS = 0.2
+"""Bytes are read so long after they appeared: zeros were once found in place of fresh ones (ext4, busy machine)."""
 
 
 class Ahead:
@@ -14,25 +18,31 @@ class Ahead:
     does not know of holes calls everything data: then nothing is read ahead.
     """
 
-    def __init__(self, path: Path, size: int) -> None:
+    def __init__(self, path: Path, size: int, *, settled: float = SETTLED_SECONDS) -> None:
         self.fd = -1
         self.read = False
         """Whether anything was: if the hash is wrong then, it may be for that reason."""
         self._path = path
         self._size = size
+        self._settled = settled
         self._end = 0
+        self._seen = 0
+        self._seen_at = 0.0
         self._blind = False
 
     def end(self) -> int:
-        """Up to here, from the front, the bytes are there. Never less than it was."""
+        """Up to here, from the front, the bytes have been there for a while. Never less than it was."""
         if self._blind or not self._open():
             return 0
-        first = self._end == 0
+        now = time.monotonic()
+        if now - self._seen_at < self._settled:
+            return self._end
+        self._end, self._seen_at, first = self._seen, now, self._seen == 0
         with suppress(OSError):  # ENXIO: the file is not so long yet
-            self._end = max(self._end, min(os.lseek(self.fd, self._end, os.SEEK_HOLE), self._size))
-        if first and self._end == self._size:
+            self._seen = min(os.lseek(self.fd, self._end, os.SEEK_HOLE), self._size)
+        if first and self._seen == self._size:
             # Whole at the first look: most likely the file system has no holes to tell of.
-            self._blind, self._end = True, 0
+            self._blind, self._seen = True, 0
         self.read = self.read or self._end > 0
         return self._end
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dev.controlplane import ControlPlane
+from dev.dragonfly.configs import CLUSTER
 from dev.dragonfly.stack import DragonflyStack
 from dev.hub import Hub, Repository
 from dev.installation import NAMESPACE, SERVICE_ACCOUNT, OperatorProcess
@@ -35,6 +36,7 @@ class Bench:
     logs: Path
     history: History
     _operators: int = field(default=0, init=False)
+    _secrets: set[str] = field(default_factory=set, init=False)
 
     # Making
 
@@ -69,13 +71,21 @@ class Bench:
 
     def secret(self, name: str, values: Mapping[str, str], *, type_: str = "Opaque") -> None:
         metadata = {"name": name, "namespace": NAMESPACE}
+        self._secrets.add(name)
         self.api.apply(
             {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": type_, "stringData": dict(values)}
         )
 
-    def operator(self, *flags: str, manager_url: str | None = None, **environment: str) -> OperatorProcess:
-        """Not started. ``environment`` without its prefix ``MODELSWARM_``."""
+    def operator(
+        self, *flags: str, manager_url: str | None = None, asks_seeds: bool = False, **environment: str
+    ) -> OperatorProcess:
+        """Not started. ``environment`` without its prefix ``MODELSWARM_``.
+
+        One that ``asks_seeds`` is told of the scheduler, and so need not wait for the manager's looks.
+        """
         self._operators += 1
+        if asks_seeds:
+            environment["DRAGONFLY_SCHEDULERS"] = f"{CLUSTER}={self.dragonfly.scheduler_address}"
         return OperatorProcess(
             self.cluster.service_account_kubeconfig(NAMESPACE, SERVICE_ACCOUNT),
             self.logs / f"operator-{self._operators}.log",
@@ -142,7 +152,9 @@ class Bench:
         eventually(lambda: self.status(name).get("dragonfly", {}).get("jobs"), seconds, every=0.1)
 
     def clean(self) -> None:
-        """Remove all tasks, also if no operator takes away their finalizers."""
+        """Remove the Secrets, and all tasks, also if no operator takes away their finalizers."""
+        for name in self._secrets:
+            self.api.delete("Secret", name, NAMESPACE)
         for task in self.api.all("P2PTask", NAMESPACE):
             name = task["metadata"]["name"]
             if task["metadata"].get("finalizers"):

@@ -79,3 +79,7 @@ def task(*, name: str = "by-hand", **spec: Any) -> Manifest:
 
 def image(reference: str = "docker.io/vllm/vllm-openai:v0.7.3", **fields: Any) -> Manifest:
     return {"reference": reference} | fields
+
+
+def node_cache(*, name: str = "gpu-1") -> Manifest:
+    return {"apiVersion": "llmaz.io/v1alpha1", "kind": "NodeCache", "metadata": {"name": name}}

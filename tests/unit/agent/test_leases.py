@@ -134,7 +134,7 @@ async def test_one_waiter_takes_over_from_a_dead_holder_and_keeps_its_plan() -> 
     waiters = [Node(server, f"n{number}") for number in range(1, 6)]
     tasks = [asyncio.create_task(node.run()) for node in waiters]
     died = time()
-    while not any(node.lease.holds for node in waiters):
+    while not any(node.lease.holds for node in waiters):  # noqa: ASYNC110
         await asyncio.sleep(0.5)
     assert 115 < time() - died < 130
     await asyncio.sleep(60)

@@ -149,16 +149,14 @@ def test_share(text: str, of_a_thousand: int) -> None:
     assert parse_share(text).of(1000) == of_a_thousand
 
 
-def test_the_peer_secret(tmp_path: Path) -> None:
+def test_an_optional_secret_that_does_not_exist_is_none(tmp_path: Path) -> None:
     path = tmp_path / "secret"
-    settings = load(MODELSWARM_AGENT_PEER_SECRET_FILE=str(path))
-    assert load().read_peer_secret() is None
-    assert settings.read_peer_secret() is None
-    path.write_text("0123456789abcdef\n")
-    assert settings.read_peer_secret() == b"0123456789abcdef"
-    path.write_text("short\n")
-    with pytest.raises(SettingsError, match="MODELSWARM_AGENT_PEER_SECRET_FILE: shorter than 16 bytes"):
-        settings.read_peer_secret()
+    file, optional = "MODELSWARM_AGENT_PEER_SECRET_FILE", "MODELSWARM_AGENT_PEER_SECRET_OPTIONAL"
+    assert load().peer_secret_file is None
+    assert load(**{file: str(path)}).peer_secret_file == path
+    assert load(**{file: str(path), optional: "true"}).peer_secret_file is None
+    path.write_text("0123456789abcdef")
+    assert load(**{file: str(path), optional: "true"}).peer_secret_file == path
 
 
 def test_help_names_every_variable() -> None:

@@ -44,6 +44,7 @@ REPORT_SECONDS = 40.0
 PROBE_SECONDS = 10.0
 AT_ONCE = 8
 """Peers that are asked for metainfo at once."""
+_HEAD_BYTES = 512
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -128,11 +129,13 @@ class MetainfoClient:
         """Those of the small blobs that the peer has (at most ``MAX_BLOBS`` are asked for). Not verified."""
         wanted = tuple(dict.fromkeys(keys))[:MAX_BLOBS]
         body = BlobsRequest(keys=wanted).model_dump_json().encode()
-        answer = await self._ask("POST", url, "/v1/blobs", BLOBS_BYTES, TRANSFER_SECONDS, body)
+        answer = await self._ask(
+            "POST", url, "/v1/blobs", BLOBS_BYTES + MAX_BLOBS * _HEAD_BYTES, TRANSFER_SECONDS, body
+        )
         found: dict[str, bytes] = {}
         rest = memoryview(answer or b"")
         while rest:
-            line, _, _ = bytes(rest[:512]).partition(b"\n")
+            line, _, _ = bytes(rest[:_HEAD_BYTES]).partition(b"\n")
             head = _parse(BlobHead, line, url)
             rest = rest[len(line) + 1 :]
             if head.size is None:

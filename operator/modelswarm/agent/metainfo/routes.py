@@ -17,7 +17,8 @@ MANIFEST_BYTES = 64 << 20
 BLOB_BYTES = 1 << 20
 """Of one blob that travels over HTTP."""
 MAX_BLOBS = 64
-BLOBS_BYTES = MAX_BLOBS * (BLOB_BYTES + 256)
+BLOBS_BYTES = 8 << 20
+"""Of all blobs in one answer; those beyond are told as not here. A bundle of the plan always fits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +62,8 @@ class Contents(Protocol):
         """Where a complete, verified blob lies."""
         ...
 
-    def fetched(self, bytes_sent: int) -> None:
-        """So many bytes of blobs went to a peer."""
+    def sent(self, count: int) -> None:
+        """So many bytes of blobs go to a peer."""
         ...
 
 

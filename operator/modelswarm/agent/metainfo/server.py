@@ -27,24 +27,26 @@ from modelswarm.agent.messages import REPORT_BYTES, Report
 from modelswarm.agent.metainfo.routes import (
     BLOB_BYTES,
     BLOB_KEY,
+    BLOBS_BYTES,
     MODEL_HASH,
     BlobHead,
     BlobsRequest,
     Contents,
     Misdirected,
 )
-from modelswarm.agent.metainfo.signing import HEADER, Request, Signer
+from modelswarm.agent.metainfo.signing import HEADER, Caller, Request, Signer
 from modelswarm.content import manifest as manifests
 from modelswarm.errors import CannotListen, NotCoordinator, PeerRefused
 
 BODY_SECONDS = 30.0
 """In which a client must have sent its request."""
-ANSWER_SECONDS = 300.0
-"""In which it must have read the answer."""
+PART_BYTES = 256 << 10
+PART_SECONDS = 10.0
+"""In which it must have read so much of the answer."""
 MAX_REQUESTS = 2048
 """At once; reports wait for their answers."""
-MAX_READS = 8
-"""Answers with blobs or metainfo at once: each takes up to some ten MiB of memory."""
+MAX_READS = 16
+"""Answers with blobs, metainfo and manifests at once: each takes up to some ten MiB of memory."""
 STOP_SECONDS = 3.0
 
 _HASH = re.compile(MODEL_HASH, re.ASCII)
@@ -124,18 +126,37 @@ class MetainfoServer:
                 return web.Response(status=408, text="the request took too long\n")
             signed = Request(request.method, request.host, request.raw_path, body)
             try:
-                nonce = self._signer.check(signed, request.headers.get(HEADER))
+                caller = self._signer.check(signed, request.headers.get(HEADER))
             except PeerRefused as error:
                 return web.Response(status=401, text=f"{error.message}\n")
-            response = await handler(request)
-            if isinstance(response, web.Response) and isinstance(response.body, bytes):
-                response.headers.update(self._signer.sign_answer(nonce, response.status, response.body))
-            async with asyncio.timeout(ANSWER_SECONDS):
-                await response.prepare(request)
-                await response.write_eof()
-            return response
+            if request.match_info.route.handler in (self._report, self._stats, self._models):
+                return await self._send(request, await handler(request), caller)
+            async with self._reads:
+                return await self._send(request, await handler(request), caller)
         finally:
             self._requests -= 1
+
+    async def _send(self, request: web.Request, found: web.StreamResponse, caller: Caller) -> web.StreamResponse:
+        """Sign the answer; in parts if it is large, so that who reads too slowly is left alone."""
+        body = found.body if isinstance(found, web.Response) and isinstance(found.body, bytes) else b""
+        found.headers.update(self._signer.sign_answer(caller, found.status, body))
+        if len(body) <= PART_BYTES:
+            return found
+        parts = web.StreamResponse(status=found.status, headers=found.headers)
+        parts.content_length = len(body)
+        view = memoryview(body)
+        try:
+            async with asyncio.timeout(PART_SECONDS):
+                await parts.prepare(request)
+            for start in range(0, len(body), PART_BYTES):
+                async with asyncio.timeout(PART_SECONDS):
+                    await parts.write(view[start : start + PART_BYTES])
+            async with asyncio.timeout(PART_SECONDS):
+                await parts.write_eof()
+        except TimeoutError:
+            if request.transport is not None:
+                request.transport.abort()
+        return parts
 
     async def _health(self, _: web.Request) -> web.Response:
         return web.Response(text="ok")
@@ -151,8 +172,7 @@ class MetainfoServer:
             return web.Response(status=400, text="Model hash required\n")
         if not _HASH.fullmatch(model_hash):
             return web.Response(status=400, text="Invalid model hash\n")
-        async with self._reads:
-            found = await self._contents.metainfo(model_hash)
+        found = await self._contents.metainfo(model_hash)
         if found is None:
             return web.Response(status=404, text="Model not found\n")
         disposition = f'attachment; filename="{model_hash}.torrent"'
@@ -170,11 +190,10 @@ class MetainfoServer:
         digest = request.match_info["hash"]
         if not _HASH.fullmatch(digest):
             return web.Response(status=400, text="a manifest is named by 64 hex digits\n")
-        async with self._reads:
-            found = await self._contents.manifest(digest)
-            if found is None:
-                return web.Response(status=404, text="the manifest is not known here\n")
-            (shard,) = await asyncio.to_thread(manifests.encode, found, shard_bytes=1 << 40)
+        found = await self._contents.manifest(digest)
+        if found is None:
+            return web.Response(status=404, text="the manifest is not known here\n")
+        (shard,) = await asyncio.to_thread(manifests.encode, found, shard_bytes=1 << 40)
         return web.Response(body=shard, content_type="application/gzip")
 
     async def _report(self, request: web.Request) -> web.Response:
@@ -193,21 +212,21 @@ class MetainfoServer:
             return web.Response(status=404, text="the content is not known here\n")
         return web.json_response(text=answer.model_dump_json(exclude_defaults=True))
 
-    async def _blobs(self, request: web.Request) -> web.StreamResponse:
+    async def _blobs(self, request: web.Request) -> web.Response:
         try:
             wanted = BlobsRequest.model_validate_json(await request.read())
         except ValidationError:
             return web.Response(status=400, text=f"blobs are named {BLOB_KEY}\n")
-        async with self._reads:
-            parts: list[bytes] = []
-            for key in wanted.keys:
-                path = await self._contents.blob(key)
-                data = await asyncio.to_thread(_read_small, path) if path is not None else None
-                head = BlobHead(key=key, size=None if data is None else len(data))
-                parts += [head.model_dump_json().encode(), b"\n", data or b""]
-            body = b"".join(parts)
-        self._contents.fetched(len(body))
-        return web.Response(body=body, content_type="application/octet-stream")
+        parts: list[bytes] = []
+        sent = 0
+        for key in wanted.keys:
+            path = await self._contents.blob(key) if sent < BLOBS_BYTES - BLOB_BYTES else None
+            data = await asyncio.to_thread(_read_small, path) if path is not None else None
+            head = BlobHead(key=key, size=None if data is None else len(data))
+            parts += [head.model_dump_json().encode(), b"\n", data or b""]
+            sent += len(data or b"")
+        self._contents.sent(sent)
+        return web.Response(body=b"".join(parts), content_type="application/octet-stream")
 
 
 def _read_small(path: Path) -> bytes | None:

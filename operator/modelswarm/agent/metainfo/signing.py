@@ -87,6 +87,14 @@ class Request:
     body: bytes = b""
 
 
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who made a good request: its random number, and the Secret it was signed with, which signs the answer too."""
+
+    nonce: str
+    secret: bytes | None
+
+
 class Signer:
     """Signs and checks. ``wall``: seconds since 1970."""
 
@@ -110,27 +118,30 @@ class Signer:
         stamp = str(int(self._wall()))
         return {HEADER: f"v1 {stamp} {nonce} {_request_mac(secrets[0], request, stamp, nonce)}"}, nonce
 
-    def check(self, request: Request, header: str | None) -> str:
-        """The random number of a good request (empty if there is no Secret). Raises PeerRefused."""
+    def check(self, request: Request, header: str | None) -> Caller:
+        """Raises PeerRefused, unless there is no Secret."""
         secrets = self._secrets()
         if not secrets:
-            return ""
+            return Caller("", None)
         found = _FORM.fullmatch(header or "")
         if found is None:
             raise PeerRefused("the request is not signed")
         stamp, nonce, mac = found.groups()
-        expected = [_request_mac(secret, request, stamp, nonce) for secret in secrets]
-        if not any([hmac.compare_digest(mac, each) for each in expected]):  # noqa: C419  # all, so that time tells nothing
+        matching = [
+            secret for secret in secrets if hmac.compare_digest(mac, _request_mac(secret, request, stamp, nonce))
+        ]
+        if not matching:
             raise PeerRefused("the request is signed with another Secret")
         if abs(self._wall() - int(stamp)) > WINDOW:
             raise PeerRefused("the request is too old, or the clocks of the two nodes differ by minutes")
         if request.method != "GET":
             self._remember(bytes.fromhex(nonce))
-        return nonce
+        return Caller(nonce, matching[0])
 
-    def sign_answer(self, nonce: str, status: int, body: bytes) -> dict[str, str]:
-        secrets = self._secrets()
-        return {HEADER: f"v1 {_answer_mac(secrets[0], nonce, status, body)}"} if secrets and nonce else {}
+    def sign_answer(self, caller: Caller, status: int, body: bytes) -> dict[str, str]:
+        if caller.secret is None:
+            return {}
+        return {HEADER: f"v1 {_answer_mac(caller.secret, caller.nonce, status, body)}"}
 
     def check_answer(self, nonce: str, status: int, body: bytes, header: str | None) -> None:
         """Raises PeerRefused if somebody else answered."""
@@ -138,8 +149,9 @@ class Signer:
         if not secrets:
             return
         found = _ANSWER_FORM.fullmatch(header or "")
-        expected = [_answer_mac(secret, nonce, status, body) for secret in secrets]
-        if found is None or not any([hmac.compare_digest(found[1], each) for each in expected]):  # noqa: C419
+        if found is None or not any(
+            hmac.compare_digest(found[1], _answer_mac(secret, nonce, status, body)) for secret in secrets
+        ):
             raise PeerRefused("the answer is not signed with our Secret")
 
     def _remember(self, nonce: bytes) -> None:

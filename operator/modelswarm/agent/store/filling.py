@@ -23,8 +23,8 @@ _PASSES = 3
 class Filling:
     """Made by ``Store.begin``; holds the content's room until it is closed. For one event loop.
 
-    ``content`` is the content id, ``directory`` where its files appear. ``arrived`` is set whenever a file was put in
-    place, also by another content that has the same one.
+    ``content`` is the content id, ``directory`` where its files appear, ``paths`` the files that have a key's bytes.
+    ``arrived`` is set whenever a file was put in place, also by another content that has the same one.
     """
 
     def __init__(self, store: "Store", record: Record, manifest: Manifest) -> None:
@@ -35,6 +35,9 @@ class Filling:
         self.is_complete = False
         self._store = store
         self._files = {file.path: file for file in manifest.files}
+        self.paths: dict[str, list[str]] = {}
+        for path, key in record.keys.items():
+            self.paths.setdefault(key, []).append(path)
         self._placed: set[str] = set()
         self._verified: dict[str, Verified] = {}
         self._shared = 0
@@ -53,7 +56,7 @@ class Filling:
 
     def file(self, key: str) -> ManifestFile:
         """One of the files that have these bytes (all have the same size and digest)."""
-        return next(self._files[path] for path, its in self.record.keys.items() if its == key)
+        return self._files[self.paths[key][0]]
 
     def missing(self) -> list[ManifestFile]:
         """The files that are not in place, in order of path."""
@@ -61,7 +64,8 @@ class Filling:
 
     def missing_keys(self) -> dict[str, int]:
         """The blobs that are not in place, and their sizes."""
-        return {self.record.keys[file.path]: file.size for file in self.missing()}
+        missing = self._files.keys() - self._placed
+        return {self.record.keys[path]: self._files[path].size for path in missing}
 
     def busy(self) -> set[str]:
         """Missing blobs that another content began to fill first."""
@@ -70,7 +74,8 @@ class Filling:
     def present_bytes(self) -> int:
         """Bytes on disk, whole files and parts; a file that is there twice counts twice, as in the manifest."""
         there = sum(self._files[path].size for path in self._placed)
-        return there + sum(self._store.partial_progress(self.key(file.path)) for file in self.missing())
+        missing = self._files.keys() - self._placed
+        return there + sum(self._store.partial_progress(self.record.keys[path]) for path in missing)
 
     async def partial(self, key: str) -> Partial:
         """The file that a missing blob is filled in; contents that share it get the same one.
@@ -161,14 +166,16 @@ class Filling:
             raise DigestMismatch(path, expected=wrong[0], actual=wrong[1])
         verified = state.verified(key, file.size)
         async with self._store.key_lock(key):
-            found = await self._store.place_known(self, key, sha256)
-            if found is None:
-                await self._store.threads.run(self._write, key, data, verified.sha256)
+            if await self._store.threads.run(self._write, key, data, verified.sha256):
                 await self._store.placed(key, verified)
-        return found or verified
+                return verified
+            return await self._store.place_known(self, key, sha256) or verified
 
-    def _write(self, key: str, data: bytes, sha256: str) -> None:
+    def _write(self, key: str, data: bytes, sha256: str) -> bool:
+        """False where the blob is there already."""
         shelf = self._store.shelf
+        if shelf.trusted(key, len(data)) is not None:
+            return False
         with files.directory(shelf.root, (OWN, "new")) as directory:
             fd = os.open(
                 key, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644, dir_fd=directory
@@ -179,6 +186,7 @@ class Filling:
                     view = view[os.write(fd, view) :]
                 # Not fsynced one by one: ``complete`` does that before the marker is written.
                 shelf.shelve(fd, key, sha256, durable=False)
+                return True
             finally:
                 os.close(fd)
                 os.unlink(key, dir_fd=directory)
@@ -209,7 +217,7 @@ class Filling:
 
     def lost(self, key: str) -> None:
         """For the store: the blob turned out to be wrong, and is gone."""
-        self._placed -= {path for path, its in self.record.keys.items() if its == key}
+        self._placed.difference_update(self.paths[key])
         self._verified.pop(key, None)
         self.is_complete = False
 

@@ -50,7 +50,13 @@ class Journal:
         self._fd = fd
 
     def append(self, lines: Iterable[Line], *, durable: bool = False) -> None:
-        _write(self._fd, lines)
+        """Add lines, all of them or (on a full disk) none; what is half would hide whatever follows it."""
+        length = os.fstat(self._fd).st_size
+        try:
+            _write(self._fd, lines)
+        except OSError:
+            os.ftruncate(self._fd, length)
+            raise
         if durable:
             os.fsync(self._fd)
 

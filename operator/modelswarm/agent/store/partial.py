@@ -130,10 +130,14 @@ class Partial:
                 fresh.remove(start, end)
             if fresh.total:
                 self._pending.append({"ranges": [list(item) for item in fresh]})
-            lines, self._pending = self._pending, []
-            self._noted = Ranges(self._present)
-            if lines and self._journal.is_open:
-                self._journal.append(lines)
+            noted, self._noted = self._noted, Ranges(self._present)
+            if self._pending and self._journal.is_open:
+                try:
+                    self._journal.append(self._pending)
+                except OSError:
+                    self._noted = noted
+                    raise
+            self._pending = []
 
     @contextmanager
     def descriptor(self) -> Iterator[int]:

@@ -3,7 +3,7 @@
 import os
 import shutil
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -62,9 +62,18 @@ class Shelf:
                     record = record_of_marker(content, found)
                     if record is not None:
                         self.records[content] = record
+            self._drop_finished()
         except BaseException:
             self.close()
             raise
+
+    def _drop_finished(self) -> None:
+        """Partials that became blobs before the last run ended, or was ended."""
+        for name in os.listdir(self.root / PARTIAL):
+            key = name.removesuffix(".json")
+            stamp = self.stamps.get(key)
+            if stamp is not None and self.trusted(key, stamp.size) is not None:
+                files.unlink(self.root, (PARTIAL, name))
 
     def close(self) -> None:
         self.stamps.close()
@@ -102,13 +111,14 @@ class Shelf:
         for record in held:
             for key in record.keys.values():
                 links[key] = links.get(key, 0) + 1
+        # The name of a partial outlives its becoming a blob for a while.
+        for name in filter(is_blob_key, os.listdir(self.root / PARTIAL)):
+            links[name] = links.get(name, 0) + 1
         found: dict[str, int] = {}
         for entry in os.scandir(self.root / BLOBS):
             if is_blob_key(entry.name):
                 status = entry.stat(follow_symlinks=False)
-                # One for the blob itself, one for a partial whose name outlives it for a while.
-                ours = 2 + links.get(entry.name, 0)
-                found[entry.name] = status.st_size if status.st_nlink <= ours else 0
+                found[entry.name] = status.st_size if status.st_nlink <= 1 + links.get(entry.name, 0) else 0
         return found
 
     def partial_bytes(self) -> dict[str, int]:
@@ -125,6 +135,23 @@ class Shelf:
         found = files.status(self.root, (BLOBS, key))
         stamp = self.stamps.get(key)
         return stamp if found is not None and stamp is not None and stamp.size == size and stamp.fits(found) else None
+
+    def look(self, record: Record) -> tuple[dict[str, Stamp], set[str]]:
+        """Of the blobs of a content: the trusted ones with their stamps, and those that have to be read again."""
+        found: dict[str, Stamp] = {}
+        unsure: set[str] = set()
+        with files.directory(self.root, (BLOBS,)) as blobs:
+            for key, size in record.sizes.items():
+                try:
+                    status = os.stat(key, dir_fd=blobs, follow_symlinks=False)
+                except FileNotFoundError:
+                    continue
+                stamp = self.stamps.get(key)
+                if stamp is not None and stamp.size == size and stamp.fits(status):
+                    found[key] = stamp
+                else:
+                    unsure.add(key)
+        return found, unsure
 
     def recheck(self, key: str, file: ManifestFile, stopped: threading.Event) -> bool:
         """Hash a blob that is there without a stamp; a wrong one goes, with everything that links to it."""
@@ -158,15 +185,19 @@ class Shelf:
         if durable:
             os.fsync(fd)
         with self.lock, files.directory(self.root, (BLOBS,)) as blobs:
-            fresh = f"{files.TEMPORARY}{key}"
-            with suppress(FileNotFoundError):
-                os.unlink(fresh, dir_fd=blobs)
             # By descriptor: it is the very file that was hashed, whatever its name leads to by now.
-            os.link(f"/proc/self/fd/{fd}", fresh, dst_dir_fd=blobs, follow_symlinks=True)
-            os.rename(fresh, key, src_dir_fd=blobs, dst_dir_fd=blobs)
-            with suppress(FileNotFoundError):
-                # Renaming a link over another link of the same file does nothing at all.
-                os.unlink(fresh, dir_fd=blobs)
+            itself = f"/proc/self/fd/{fd}"
+            try:
+                os.link(itself, key, dst_dir_fd=blobs, follow_symlinks=True)
+            except FileExistsError:
+                fresh = f"{files.TEMPORARY}{key}"
+                with suppress(FileNotFoundError):
+                    os.unlink(fresh, dir_fd=blobs)
+                os.link(itself, fresh, dst_dir_fd=blobs, follow_symlinks=True)
+                os.rename(fresh, key, src_dir_fd=blobs, dst_dir_fd=blobs)
+                with suppress(FileNotFoundError):
+                    # Renaming a link over another link of the same file does nothing at all.
+                    os.unlink(fresh, dir_fd=blobs)
             if durable:
                 os.fsync(blobs)
             self.stamps.put(key, os.fstat(fd), sha256, durable=durable)
@@ -211,9 +242,10 @@ class Shelf:
             os.unlink(COMPLETE, dir_fd=fd)
             os.fsync(fd)
 
-    def place(self, content: str, path: str, key: str) -> None:
-        """Link a blob into the content's directory."""
-        files.link(self.blob(key), self.root, (MODELS, content, *path.split("/")))
+    def place(self, content: str, paths: Iterable[tuple[str, str]]) -> None:
+        """Link blobs into the content's directory: ``paths`` are pairs of path and key."""
+        for path, key in paths:
+            files.link(self.blob(key), self.root, (MODELS, content, *path.split("/")))
 
     def write_marker(self, record: Record) -> None:
         """``.complete``, after everything that it speaks of is on disk."""
@@ -234,7 +266,7 @@ class Shelf:
         """A blob is wrong: it and its links go, and no content that has it is complete any more; returns those."""
         with self.lock:
             found = files.status(self.root, (BLOBS, key))
-            self.stamps.drop(key)
+            self.stamps.drop([key])
             affected = [record for record in self.records.values() if key in record.sizes]
             for record in affected:
                 self.uncomplete(record.content)
@@ -269,20 +301,27 @@ class Shelf:
             freed = 0
             if record is not None:
                 needed = set(held).union(*(other.sizes for other in self.records.values()))
-                for key in record.sizes.keys() - needed:
-                    freed += self.discard(key)
+                freed = self.discard(record.sizes.keys() - needed)
         shutil.rmtree(self.root / OWN / "trash" / content, ignore_errors=True)
         return freed
 
-    def discard(self, key: str) -> int:
-        """A blob and its partial go; returns the bytes of the blob."""
-        with self.lock:
-            found = files.status(self.root, (BLOBS, key))
-            self.stamps.drop(key)
-            files.unlink(self.root, (BLOBS, key))
-            for name in (key, f"{key}.json"):
-                files.unlink(self.root, (PARTIAL, name))
-            return found.st_size if found is not None else 0
+    def discard(self, keys: Collection[str]) -> int:
+        """Blobs and their partials go; returns the bytes of the blobs."""
+        freed = 0
+        with (
+            self.lock,
+            files.directory(self.root, (BLOBS,)) as blobs,
+            files.directory(self.root, (PARTIAL,)) as partials,
+        ):
+            self.stamps.drop(keys)
+            for key in keys:
+                with suppress(FileNotFoundError):
+                    freed += os.stat(key, dir_fd=blobs, follow_symlinks=False).st_size
+                    os.unlink(key, dir_fd=blobs)
+                for name in (key, f"{key}.json"):
+                    with suppress(FileNotFoundError):
+                        os.unlink(name, dir_fd=partials)
+        return freed
 
     # Directories of users
 

@@ -1,7 +1,7 @@
 """What was verified, and how to see that it was not written to since: size and time of change."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,9 +64,10 @@ class Stamps:
             self._stamps[key] = stamp
             self._journal.append([_line(key, stamp)], durable=durable and key.startswith("object-"))
 
-    def drop(self, key: str) -> None:
-        if self._stamps.pop(key, None) is not None:
-            self._journal.append([{"key": key, "gone": True}])
+    def drop(self, keys: Iterable[str]) -> None:
+        gone = [key for key in keys if self._stamps.pop(key, None) is not None]
+        if gone:
+            self._journal.append({"key": key, "gone": True} for key in gone)
 
 
 def _line(key: str, stamp: Stamp) -> Line:

@@ -3,13 +3,13 @@
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from modelswarm.agent.store import adopt, materialize
+from modelswarm.agent.store import adopt, files, materialize
 from modelswarm.agent.store.capacity import Capacity
 from modelswarm.agent.store.eviction import Protection
 from modelswarm.agent.store.filling import Filling
@@ -122,8 +122,13 @@ class Store:
         else:
             await self.threads.run(self.shelf.uncomplete, record.content)
             self._complete.discard(record.content)
-        for key in filling.missing_keys():
-            await self._find(filling, key, places)
+        found, unsure = await self.threads.run(self.shelf.look, record)
+        await self._place(filling, [Verified(key, it.size, it.sha256) for key, it in found.items()])
+        places = await self.threads.run(self._existing, places)
+        for key, size in filling.missing_keys().items():
+            # Most contents are new to the node: nothing to look for, and thousands of small files are no reason to.
+            if places or key in unsure or size == 0:
+                await self._find(filling, key, places, unsure=key in unsure)
         if not filling.missing():
             await filling.complete()
             self._complete.add(record.content)
@@ -137,17 +142,20 @@ class Store:
                 filling.put(path, Verified(entry.key, entry.size, entry.sha256))
         filling.is_complete = not filling.missing()
 
-    async def _find(self, filling: Filling, key: str, places: Sequence[tuple[str, ...]]) -> None:
+    def _existing(self, places: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
+        return [place for place in places if files.status(self.root, place) is not None]
+
+    async def _find(self, filling: Filling, key: str, places: Sequence[tuple[str, ...]], *, unsure: bool) -> None:
         """A blob that is there already: trusted, hashed again, adopted, or empty."""
         async with self._finishing.setdefault(key, asyncio.Lock()):
             if await self.place_known(filling, key) is not None:
                 return
             file = filling.file(key)
-            there = await self.threads.run(self.shelf.blob(key).exists)
-            if there and not await self.threads.stoppable(self.shelf.recheck, key, file):
+            if unsure and not await self.threads.stoppable(self.shelf.recheck, key, file):
                 self._forget(key)
-            for each in [it for it in filling.missing() if filling.key(it.path) == key]:
+            for path in filling.paths[key]:
                 if await self.threads.run(self.shelf.trusted, key, file.size) is None:
+                    each = replace(file, path=path)
                     await self.threads.stoppable(adopt.adopt, self.shelf, filling.record, each, places)
             if await self.place_known(filling, key) is not None or file.size > 0:
                 return
@@ -193,18 +201,19 @@ class Store:
             path = filling.file(key).path
             raise DigestMismatch(path, expected=f"sha256:{sha256}", actual=f"sha256:{stamp.sha256}")
         verified = Verified(key, size, stamp.sha256)
-        await self._place([filling], verified)
+        await self._place(filling, [verified])
         return verified
 
     async def placed(self, key: str, verified: Verified) -> None:
         """A blob has come: every content that waits for it gets it."""
-        await self._place([it for it in self._fillings.values() if key in it.record.sizes], verified)
+        for filling in [it for it in self._fillings.values() if key in it.record.sizes]:
+            await self._place(filling, [verified])
 
-    async def _place(self, fillings: Iterable[Filling], verified: Verified) -> None:
-        for filling in fillings:
-            for path in [path for path, key in filling.record.keys.items() if key == verified.key]:
-                await self.threads.run(self.shelf.place, filling.content, path, verified.key)
-                filling.put(path, verified)
+    async def _place(self, filling: Filling, blobs: Iterable[Verified]) -> None:
+        pairs = [(path, blob) for blob in blobs for path in filling.paths[blob.key]]
+        await self.threads.run(self.shelf.place, filling.content, [(path, blob.key) for path, blob in pairs])
+        for path, blob in pairs:
+            filling.put(path, blob)
 
     async def end(self, filling: Filling) -> None:
         if filling.share(-1) <= 0:

@@ -28,7 +28,7 @@ def sweep(shelf: Shelf, kept: Collection[str], open_keys: Set[str], complete: Co
         found = entry.stat(follow_symlinks=False)
         if found.st_ctime < deadline and entry.name not in needed:
             if is_blob_key(entry.name):
-                freed += shelf.discard(entry.name)
+                freed += shelf.discard([entry.name])
             elif entry.name.startswith(files.TEMPORARY):
                 files.unlink(shelf.root, (BLOBS, entry.name))
     for entry in list(os.scandir(shelf.root / PARTIAL)):

@@ -42,7 +42,7 @@ class BlobHash:
 
     def verdict(self) -> Verdict:
         """What the manifest says of the bytes."""
-        return self._expected.verdict(self._other or self._sha256)
+        return self._expected.verdict(self._sha256 if self._expected.algorithm == "sha256" else self._other)
 
     def mismatch(self, sha256: str | None) -> tuple[str, str] | None:
         """Expected and actual digest where they differ. ``sha256`` (hex) counts where the manifest has no digest."""

@@ -1,7 +1,7 @@
 """Who connects to whom. Every node decides alone, and all decide the same.
 
-Few nodes are a full mesh. Many are a ring in an order of their own for every torrent, with chords: every node reaches
-every other in few hops, and no node has more than about twice ``degree`` connections in a torrent.
+Few nodes are a full mesh. Many stand in some rings at once, each in an order of its own, and talk to those beside them:
+that is a random regular graph, in which everybody reaches everybody in few hops, whatever the number of nodes.
 """
 
 import hashlib
@@ -19,28 +19,21 @@ class Peer:
 
 
 def neighbours(torrent: str, own: str, peers: Collection[Peer], holders: Iterable[str], degree: int) -> list[Peer]:
-    """The peers that node ``own`` talks to in a torrent, at least ``degree`` of them if there are so many.
+    """The peers that node ``own`` talks to in a torrent, about ``degree`` (an even number) of them.
 
     ``holders`` are nodes that had the bytes first: one of them is a neighbour in any case.
     """
     others = sorted({peer.node: peer for peer in peers if peer.node != own}.values())
     if len(others) <= degree:
         return others
-    ring = sorted([own, *(peer.node for peer in others)], key=lambda node: _rank(torrent, node))
-    here = ring.index(own)
-    chosen = {
-        ring[(here + step) % len(ring)] for distance in _chords(len(ring), degree) for step in (distance, -distance)
-    }
-    chosen.update(sorted(set(holders) - {own}, key=lambda node: _rank(torrent + own, node))[:1])
+    chosen = {min(set(holders) - {own}, key=lambda node: _rank(torrent, own, node), default=own)}
+    names = [own, *(peer.node for peer in others)]
+    for number in range(degree // 2):
+        ring = sorted(names, key=lambda node: _rank(torrent, str(number), node))
+        here = ring.index(own)
+        chosen |= {ring[here - 1], ring[(here + 1) % len(ring)]}
     return [peer for peer in others if peer.node in chosen]
 
 
-def _rank(torrent: str, node: str) -> bytes:
-    return hashlib.sha256(f"{torrent}\n{node}".encode()).digest()
-
-
-def _chords(count: int, degree: int) -> list[int]:
-    """Distances around the ring: 1, and then growing by a constant factor up to half of it."""
-    wanted = max(degree // 2, 1)
-    reach = count / 2
-    return sorted({max(1, round(reach ** (step / wanted))) for step in range(wanted)})
+def _rank(*parts: str) -> bytes:
+    return hashlib.sha256("\n".join(parts).encode()).digest()

@@ -38,13 +38,12 @@ from modelswarm.agent.swarm.whole import Whole
 from modelswarm.agent.swarm.windows import Window
 from modelswarm.errors import CannotListen
 
-READING_SECONDS = 2.0
-"""How often the counters are read. Only torrents that changed are part of it."""
 LISTEN_SECONDS = 10.0
 STOP_SECONDS = 10.0
 SAVE_SECONDS = 30.0
 """How often the progress of models that are being fetched is written down."""
 _BLOCKED = 1
+_WITHOUT_METAINFO = 0
 
 log = logging.getLogger(__name__)
 
@@ -165,7 +164,7 @@ class Swarm:
         record = self._torrents.pop(torrent, None)
         if record is None:
             return
-        self._active.pop(torrent, None)
+        self._leave(record)
         record.dropped = True
         if record.handle is not None:
             self._remove(record)
@@ -245,12 +244,34 @@ class Swarm:
         assert params.ti is not None
         key = info_hash(params.ti.info_hashes())
         now = asyncio.get_running_loop().time()
-        record = Torrent(torrent, kind, content, key, {}, set(), frozenset(holders), done, now, resume=resume)
+        record = Torrent(torrent, kind, content, key, {}, set(), frozenset(holders), done, done, now, resume=resume)
         self._torrents[torrent] = self._by_hash[key] = record
         if not done:
             self._active[torrent] = record
+            if kind is Kind.WINDOW and self._running() > self.settings.parallel_windows:
+                record.held = True
+                params.flags |= lt.torrent_flags.upload_mode
         params.peers = [(peer.host, peer.port) for peer in self._acquaint(record, peers)]
         self._session.async_add_torrent(params)
+
+    def _running(self) -> int:
+        """The windows that are being fetched. One that stands still takes no place from the others."""
+        still = asyncio.get_running_loop().time() - self.settings.widen_seconds
+        active = self._active.values()
+        return sum(one.kind is Kind.WINDOW and not one.held and one.moved > still for one in active)
+
+    def _leave(self, record: Torrent) -> None:
+        """Nothing of it is fetched any more; the next may be."""
+        self._active.pop(record.id, None)
+        self._let_in()
+
+    def _let_in(self) -> None:
+        free = self.settings.parallel_windows - self._running()
+        now = asyncio.get_running_loop().time()
+        for record in [one for one in self._active.values() if one.held][: max(free, 0)]:
+            record.held, record.moved = False, now
+            if record.handle is not None:
+                record.handle.unset_flags(lt.torrent_flags.upload_mode)
 
     def _meet(self, record: Torrent, peers: Iterable[Peer], *, everybody: bool = False) -> None:
         fresh = self._acquaint(record, peers, everybody=everybody)
@@ -295,7 +316,7 @@ class Swarm:
     async def _read_forever(self) -> None:
         saved = asyncio.get_running_loop().time()
         while True:
-            await asyncio.sleep(READING_SECONDS)
+            await asyncio.sleep(self.settings.reading_seconds)
             if self._session is None:
                 continue
             self._session.post_torrent_updates(0)
@@ -311,17 +332,20 @@ class Swarm:
         for record in self._active.values():
             if record.resume is not None and record.handle is not None and record.id not in self._saving:
                 self._saving[record.id] = loop.create_future()
-                record.handle.save_resume_data(int(lt.torrent_handle.flush_disk_cache))
+                record.handle.flush_cache()
 
     def _notice_stalls(self, now: float) -> None:
         for record in list(self._active.values()):
             still = now - record.moved
+            if record.held:
+                continue
             if still > self.settings.widen_seconds:
                 self._meet(record, (), everybody=True)
             if still > self.settings.stall_seconds:
                 record.moved = now
                 stalled = WindowStalled if record.kind is Kind.WINDOW else ModelStalled
                 self._report(stalled(record.id, record.connected))
+        self._let_in()
 
     # What libtorrent says
 
@@ -336,6 +360,8 @@ class Swarm:
         if record.dropped:
             self._remove(record)
             return
+        if not record.held:
+            alert.handle.unset_flags(lt.torrent_flags.upload_mode)
         for peer in record.waiting:
             alert.handle.connect_peer((peer.host, peer.port))
         record.waiting.clear()
@@ -345,8 +371,20 @@ class Swarm:
         if record is None or record.done:
             return
         record.done = True
-        self._active.pop(record.id, None)
-        self._report(WindowDone(record.id) if record.kind is Kind.WINDOW else ModelDone(record.id))
+        self._leave(record)
+        # Its pieces agree with their hashes, and some of them are still on their way to the file.
+        alert.handle.flush_cache()
+
+    def _on_flushed(self, alert: lt.cache_flushed_alert) -> None:
+        record = self._find(alert)
+        if record is None:
+            return
+        if record.id in self._saving:
+            # Only pieces that are in the file count as here.
+            alert.handle.save_resume_data(_WITHOUT_METAINFO)
+        if record.done and not record.told:
+            record.told = True
+            self._report(WindowDone(record.id) if record.kind is Kind.WINDOW else ModelDone(record.id))
 
     def _on_banned(self, alert: lt.peer_ban_alert) -> None:
         record = self._find(alert)
@@ -360,7 +398,7 @@ class Swarm:
             self._failed(record, alert.error.message())
 
     def _failed(self, record: Torrent, message: str) -> None:
-        self._active.pop(record.id, None)
+        self._leave(record)
         self._report(TorrentFailed(record.id, message))
 
     def _on_readings(self, alert: lt.state_update_alert) -> None:
@@ -420,6 +458,7 @@ class Swarm:
 _HANDLERS: dict[type, Callable[..., None]] = {
     lt.add_torrent_alert: Swarm._on_added,
     lt.torrent_finished_alert: Swarm._on_finished,
+    lt.cache_flushed_alert: Swarm._on_flushed,
     lt.peer_ban_alert: Swarm._on_banned,
     lt.torrent_error_alert: Swarm._on_failure,
     lt.file_error_alert: Swarm._on_failure,

@@ -13,6 +13,9 @@ import libtorrent as lt
 
 DEGREE = 4
 """Neighbours of a node in a torrent; up to five nodes are a full mesh. More cost CPU, and spread no faster."""
+PARALLEL_WINDOWS = 4
+"""Windows that are fetched at a time, the oldest first; the others are only served. Fewer flows lose fewer packets,
+and everybody wants the same windows at the same time."""
 MAX_CONNECTIONS = 48
 """Of one torrent, those that others made included: also a seed with 500 leeches does not serve each itself."""
 REQUESTS = 48
@@ -31,7 +34,8 @@ class Encryption(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SwarmSettings:
-    """``node``: this node's name, as its peers know it. ``host``: the address to listen on and to connect from, IPv4 or IPv6; None: all of them.
+    """``node``: this node's name, as its peers know it. ``host``: the IPv4 or IPv6 address to listen on and to connect
+    from; None: all of them.
 
     ``secret`` makes info-hashes unguessable: only who has it can make or join a torrent. Rates are bytes per second for
     all torrents together, 0: no limit. ``port`` 0 takes a free one (``Swarm.port`` says which).
@@ -46,13 +50,16 @@ class SwarmSettings:
     encryption: Encryption = Encryption.OFF
     connections: int = 400
     degree: int = DEGREE
+    parallel_windows: int = PARALLEL_WINDOWS
+    reading_seconds: float = 2.0
+    """How often the counters are read. Only torrents that changed are part of it."""
     stall_seconds: float = 60.0
     """So long may something that is wanted stand still before an event says so."""
     widen_seconds: float = 5.0
     """So long may it stand still before more peers than the neighbours are tried."""
 
     def __repr__(self) -> str:
-        return f"SwarmSettings(node={self.node!r}, host={self.host!r}, port={self.port}, encryption={self.encryption.value})"
+        return f"SwarmSettings(node={self.node!r}, host={self.host!r}, port={self.port})"
 
 
 def listen_interfaces(host: str | None, port: int) -> str:
@@ -67,7 +74,9 @@ def to_libtorrent(settings: SwarmSettings) -> "lt.settings_pack":
     pack: dict[str, str | int | bool] = {
         "user_agent": "modelswarm",
         "peer_fingerprint": "-MW0100-",
-        "alert_mask": lt.alert_category.error | lt.alert_category.status | lt.alert_category.peer,
+        "alert_mask": int(
+            lt.alert_category.error | lt.alert_category.status | lt.alert_category.peer | lt.alert_category.storage
+        ),
         "alert_queue_size": 50_000,
         "listen_interfaces": listen_interfaces(settings.host, settings.port),
         # Another agent on the port is an error to report, not a reason to take the next port.
@@ -96,7 +105,8 @@ def to_libtorrent(settings: SwarmSettings) -> "lt.settings_pack":
         "peer_connect_timeout": 5,
         "handshake_timeout": 10,
         "tick_interval": 100,
-        "close_redundant_connections": True,
+        # A window that waits for its turn looks like one that is complete.
+        "close_redundant_connections": False,
         "seeding_outgoing_connections": True,
         "peer_turnover": 0,
         "no_connect_privileged_ports": False,

@@ -38,10 +38,14 @@ class Torrent:
     """Those of them that libtorrent has been told of."""
     holders: frozenset[str]
     done: bool
+    """All of it is here; ``told``: and in the file, which was reported."""
+    told: bool
     moved: float
     """When something of it last came."""
     handle: lt.torrent_handle | None = None
     dropped: bool = False
+    held: bool = False
+    """It waits for its turn: what it has is served, and nothing is asked for."""
     resume: Path | None = None
     waiting: list[Peer] = field(default_factory=list)
     connected: int = 0
@@ -111,7 +115,8 @@ def _earlier_pieces(resume: bytes | None, params: lt.add_torrent_params) -> list
     except RuntimeError:
         return nothing
     same = info_hash(earlier.info_hashes) == info_hash(params.ti.info_hashes())
-    pieces = list(earlier.have_pieces)
+    # Written in whole bytes.
+    pieces = list(earlier.have_pieces)[: len(nothing)]
     return pieces if same and len(pieces) == len(nothing) else nothing
 
 

@@ -88,7 +88,7 @@ def read_metainfo(metainfo: bytes, manifest: Manifest, content_id: str, secret: 
     """Raises BadMetainfo unless the torrent is exactly what we would make of the manifest, but for the hashes."""
     if len(metainfo) > MAX_BYTES:
         raise BadMetainfo(f"the metainfo is larger than {MAX_BYTES >> 20} MiB")
-    info = _info(metainfo)
+    info, layers = _parts(metainfo)
     expected = {
         b"meta version": 2,
         b"name": content_id.encode(),
@@ -98,23 +98,35 @@ def read_metainfo(metainfo: bytes, manifest: Manifest, content_id: str, secret: 
     if set(info) != {*expected, b"file tree"} or any(info[key] != value for key, value in expected.items()):
         raise BadMetainfo("the metainfo is not of this content, or of another Secret")
     listed = list(_walk(info[b"file tree"], ()))
-    if sorted(listed) != sorted((file.path, file.size) for file in manifest.files):
+    if sorted((file.path, file.size) for file in listed) != sorted((file.path, file.size) for file in manifest.files):
         raise BadMetainfo("the metainfo lists other files than the manifest")
+    length = piece_length(manifest.bytes)
+    # A smaller file is one piece, and its root is the piece's hash.
+    expected_layers = {file.root: 32 * -(-file.size // length) for file in listed if file.size > length}
+    if {root: len(layer) if isinstance(layer, bytes) else -1 for root, layer in layers.items()} != expected_layers:
+        raise BadMetainfo("the metainfo's piece layers are not those of its files")
     return _load(metainfo, content_id, listed)
 
 
-def _info(metainfo: bytes) -> Dictionary:
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    path: str
+    size: int
+    root: bytes
+
+
+def _parts(metainfo: bytes) -> tuple[Dictionary, Dictionary]:
     document = decode(metainfo)
     if not isinstance(document, dict) or set(document) != {b"info", b"piece layers"}:
         raise BadMetainfo("the metainfo has more or less than an info dictionary and its piece layers")
-    info = document[b"info"]
-    if not isinstance(info, dict):
-        raise BadMetainfo("the metainfo has no info dictionary")
-    return info
+    info, layers = document[b"info"], document[b"piece layers"]
+    if not isinstance(info, dict) or not isinstance(layers, dict):
+        raise BadMetainfo("the metainfo has no info dictionary or no piece layers")
+    return info, layers
 
 
-def _walk(tree: Bencoded, above: tuple[str, ...]) -> Iterator[tuple[str, int]]:
-    """Path and size of every file, in libtorrent's order (that of the bytes in the document)."""
+def _walk(tree: Bencoded, above: tuple[str, ...]) -> Iterator[_Listed]:
+    """Every file, in libtorrent's order (that of the bytes in the document)."""
     if not isinstance(tree, dict) or len(above) > _MAX_DEPTH:
         raise BadMetainfo("the metainfo's file tree is not a tree")
     for name, below in tree.items():
@@ -123,21 +135,22 @@ def _walk(tree: Bencoded, above: tuple[str, ...]) -> Iterator[tuple[str, int]]:
         except UnicodeDecodeError as error:
             raise BadMetainfo("the metainfo has a file name that is not UTF-8") from error
         if isinstance(below, dict) and set(below) == {b""}:
-            yield "/".join(path), _size(below[b""])
+            yield _leaf("/".join(path), below[b""])
         else:
             yield from _walk(below, path)
 
 
-def _size(file: Bencoded) -> int:
+def _leaf(path: str, file: Bencoded) -> _Listed:
     size = file.get(b"length") if isinstance(file, dict) else None
     if not isinstance(file, dict) or not isinstance(size, int) or size < 0:
         raise BadMetainfo("the metainfo has a file without a sensible length")
-    if set(file) != ({b"length", b"pieces root"} if size else {b"length"}):
-        raise BadMetainfo("the metainfo has a file with unknown attributes")
-    return size
+    root = file.get(b"pieces root", b"")
+    if set(file) - {b"length", b"pieces root"} or not isinstance(root, bytes) or len(root) != (32 if size else 0):
+        raise BadMetainfo("the metainfo has a file with unknown attributes or without a root")
+    return _Listed(path, size, root)
 
 
-def _load(metainfo: bytes, content_id: str, listed: list[tuple[str, int]]) -> Whole:
+def _load(metainfo: bytes, content_id: str, listed: list[_Listed]) -> Whole:
     try:
         torrent = lt.load_torrent_buffer(metainfo).ti
     except RuntimeError as error:
@@ -148,11 +161,11 @@ def _load(metainfo: bytes, content_id: str, listed: list[tuple[str, int]]) -> Wh
     numbers = [
         index for index in range(layout.num_files()) if not layout.file_flags(index) & lt.file_storage.flag_pad_file
     ]
-    if [layout.file_size(index) for index in numbers] != [size for _, size in listed]:
+    if [layout.file_size(index) for index in numbers] != [file.size for file in listed]:
         raise BadMetainfo("the metainfo's files are in an unexpected order")
     length, ranges = torrent.piece_length(), {}
-    for index, (_, size) in zip(numbers, listed, strict=True):
+    for index, file in zip(numbers, listed, strict=True):
         first = layout.file_offset(index) // length
-        ranges[index] = range(first, first - (-size // length))
-    files = tuple((index, path) for index, (path, _) in zip(numbers, listed, strict=True))
+        ranges[index] = range(first, first - (-file.size // length))
+    files = tuple((index, file.path) for index, file in zip(numbers, listed, strict=True))
     return Whole(content_id, metainfo, files, ranges, torrent.num_pieces())

@@ -1,6 +1,7 @@
 """The store's pure parts: ranges, room, eviction, names."""
 
 import random
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -31,7 +32,7 @@ def test_ranges_are_a_set_of_offsets(steps: list[tuple[bool, int, int]]) -> None
             model -= set(range(start, start + length))
     kept = list(ranges)
     assert {offset for start, end in kept for offset in range(start, end)} == model
-    assert all(end < start for (_, end), (start, _) in zip(kept, kept[1:], strict=False)), "they must not touch"
+    assert all(end < start for (_, end), (start, _) in pairwise(kept)), "they must not touch"
     assert ranges.total == len(model)
     gaps = ranges.missing(3, 47)
     assert {offset for start, end in gaps for offset in range(start, end)} == set(range(3, 47)) - model

@@ -2,7 +2,9 @@
 
 import asyncio
 import hashlib
+import json
 import os
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -124,7 +126,7 @@ async def test_wrong_bytes_from_others_never_become_a_file(settings: StoreSettin
         partial.write([wrong], 0)
         await filling.mark(key, 0, MIB, piece_length=MIB, hashes=hashlib.sha1(wrong[:MIB]).digest())
         await filling.mark(key, MIB, len(data) - MIB)
-        with pytest.raises(DigestMismatch, match="shards/one.bin") as caught:
+        with pytest.raises(DigestMismatch, match="is not what it should be") as caught:
             await filling.finish(key)
         assert caught.value.damaged == (), "the disk has what was delivered"
         assert partial.covers(0, len(data)), "what is to be thrown away is the caller's decision"
@@ -341,8 +343,6 @@ async def test_cancelling_leaves_no_thread_behind_and_nothing_half(settings: Sto
 
 
 async def test_the_marker_has_what_a_reader_wants_to_know(settings: StoreSettings) -> None:
-    import json
-
     await brought(settings, MODEL, FILES)
     document = json.loads((settings.root / "models" / ID / COMPLETE).read_text())
     assert document["digest"] == MODEL.digest
@@ -371,8 +371,6 @@ async def test_a_damaged_journal_costs_time_and_nothing_else(settings: StoreSett
 
 
 def test_a_file_of_another_size_is_not_even_read(tmp_path: Path) -> None:
-    import threading
-
     path = tmp_path / "file"
     path.write_bytes(b"abc")
     fd = os.open(path, os.O_RDONLY)

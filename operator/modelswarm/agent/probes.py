@@ -1,0 +1,75 @@
+"""The agent's port 8080: ``/metrics`` and what the kubelet asks.
+
+``/healthz``: the models' directory can be written to (the seed's meaning). ``/livez``: the process answers.
+``/readyz``: the agent takes part, so that the headless Service names it; a node counts only while it does.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from aiohttp import web
+
+from modelswarm.agent.metrics import AgentMetrics
+
+DISK_SECONDS = 4.0
+"""For a look at the directory. A file system that hangs is as bad as one that is full of errors."""
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Probes:
+    """``waiting_for`` says what is still missing before the agent takes part; an empty text: nothing."""
+
+    def __init__(self, root: Path, metrics: AgentMetrics, waiting_for: Callable[[], str]) -> None:
+        self._root = root
+        self._metrics = metrics
+        self._waiting_for = waiting_for
+        self._runner: web.AppRunner | None = None
+        self._look: asyncio.Task[str] | None = None
+
+    async def start(self, port: int, host: str | None = None) -> int:
+        """Serve on all addresses (or ``host``'s); returns the port (of interest when asked for 0)."""
+        app = web.Application()
+        app.router.add_get("/metrics", self._metrics_page)
+        app.router.add_get("/healthz", self._healthz)
+        app.router.add_get("/livez", self._livez)
+        app.router.add_get("/readyz", self._readyz)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, host or None, port).start()
+        return int(self._runner.addresses[0][1])
+
+    async def stop(self) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    async def _metrics_page(self, _: web.Request) -> web.Response:
+        return web.Response(body=self._metrics.page(), headers={"Content-Type": CONTENT_TYPE})
+
+    async def _livez(self, _: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def _healthz(self, _: web.Request) -> web.Response:
+        problem = await self._disk_problem()
+        return web.Response(status=503 if problem else 200, text=f"{problem or 'ok'}\n")
+
+    async def _readyz(self, _: web.Request) -> web.Response:
+        problem = self._waiting_for() or await self._disk_problem()
+        return web.Response(status=503 if problem else 200, text=f"{problem or 'ok'}\n")
+
+    async def _disk_problem(self) -> str:
+        # One look at a time: with a file system that hangs, each question would take another thread for ever.
+        if self._look is None or self._look.done():
+            self._look = asyncio.create_task(asyncio.to_thread(_look, self._root))
+        done, _ = await asyncio.wait([self._look], timeout=DISK_SECONDS)
+        return self._look.result() if done else f"{self._root} does not answer"
+
+
+def _look(root: Path) -> str:
+    if not root.is_dir():
+        return f"{root} is not a directory"
+    if not os.access(root, os.W_OK | os.X_OK):
+        return f"{root} cannot be written to"
+    return ""

@@ -1,0 +1,89 @@
+"""How far a content is, for whoever waits for it: bytes, speed, and the file that loaders on this node look at."""
+
+import json
+import os
+from collections import deque
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from modelswarm.loader.node import PROGRESS
+
+SPEED_SECONDS = 15.0
+"""Over which the speed is averaged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Bytes of a content that came to this node, over restarts."""
+
+    origin: int = 0
+    peers: int = 0
+
+    def __add__(self, other: "Sources") -> "Sources":
+        return Sources(self.origin + other.origin, self.peers + other.peers)
+
+
+class Speed:
+    """Fed with totals now and then."""
+
+    def __init__(self) -> None:
+        self._samples: deque[tuple[float, Sources]] = deque()
+
+    def note(self, now: float, sources: Sources) -> None:
+        self._samples.append((now, sources))
+        while len(self._samples) > 2 and now - self._samples[0][0] > SPEED_SECONDS:
+            self._samples.popleft()
+
+    @property
+    def bytes_per_second(self) -> int:
+        origin, peers, seconds = self._moved()
+        return int((origin + peers) / seconds) if seconds > 0 else 0
+
+    @property
+    def mostly_from(self) -> Literal["Origin", "Peers"] | None:
+        """Where most bytes came from lately; None while nothing moves."""
+        origin, peers, _ = self._moved()
+        if not origin and not peers:
+            return None
+        return "Origin" if origin >= peers else "Peers"
+
+    def _moved(self) -> tuple[int, int, float]:
+        if len(self._samples) < 2:
+            return 0, 0, 0.0
+        (began, first), (ended, last) = self._samples[0], self._samples[-1]
+        return last.origin - first.origin, last.peers - first.peers, ended - began
+
+
+def write_progress(directory: Path, *, state: str, done: int, total: int, message: str) -> None:
+    """The sign of life that a loader on this node waits by; blocks for a small write. Does not fail."""
+    with suppress(OSError):
+        directory.mkdir(parents=True, exist_ok=True)
+        fresh = directory / f"{PROGRESS}.new"
+        fresh.write_text(json.dumps({"state": state, "doneBytes": done, "bytes": total, "message": message}))
+        fresh.chmod(0o644)
+        fresh.replace(directory / PROGRESS)
+
+
+def clear_progress(directory: Path) -> None:
+    with suppress(OSError):
+        os.unlink(directory / PROGRESS)
+
+
+def read_sources(path: Path) -> Sources:
+    """What an earlier run has counted."""
+    try:
+        found = json.loads(path.read_text())
+        return Sources(int(found["origin"]), int(found["peers"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return Sources()
+
+
+def write_sources(path: Path, sources: Sources) -> None:
+    """Blocks for a small write. Does not fail: these are numbers for the eye."""
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = path.with_suffix(".new")
+        fresh.write_text(json.dumps(asdict(sources)))
+        fresh.replace(path)

@@ -1,0 +1,219 @@
+"""The contents that live on this node: sessions come and go with what is wanted, and the disk is kept in order."""
+
+import asyncio
+import logging
+from collections.abc import Collection
+from dataclasses import replace
+
+from modelswarm.agent.parts import Parts
+from modelswarm.agent.reporter import Reporter
+from modelswarm.agent.scout import NodeView
+from modelswarm.agent.session import Session
+from modelswarm.agent.standing import Capacity, Standing, of_noted, of_wanted
+from modelswarm.agent.store import ContentState, Held, Protection
+from modelswarm.agent.swarm import Event
+from modelswarm.agent.wanted import Needs, Wanted
+from modelswarm.api.nodecache import ModelState
+from modelswarm.errors import StoreError
+
+SETTLE_SECONDS = 0.1
+"""Changes within so short a time are reported together."""
+ORDER_SECONDS = 60.0
+"""How often the disk is looked after: watermark, orphans, who uses what."""
+
+log = logging.getLogger(__name__)
+
+
+class Residents:
+    """``want`` it as the scout says; ``run`` it as a task, with the scout and the reporter beside it."""
+
+    def __init__(self, parts: Parts, reporter: Reporter) -> None:
+        self.sessions: dict[str, Session] = {}
+        self._parts = parts
+        self._reporter = reporter
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._needs: Needs | None = None
+        self._applied: Needs | None = None
+        self._node: NodeView | None = None
+        self._dirty = asyncio.Event()
+        self._events: asyncio.Queue[Event] = asyncio.Queue()
+        self._held: list[Held] = []
+        self._capacity = Capacity()
+
+    def want(self, needs: Needs, node: NodeView) -> None:
+        self._needs, self._node = needs, node
+        self._dirty.set()
+
+    def notice(self) -> None:
+        """The standing of some content may be another one."""
+        self._dirty.set()
+
+    def hear(self, event: Event) -> None:
+        """For the swarm: takes an event and returns at once."""
+        self._events.put_nowait(event)
+
+    async def run(self) -> None:
+        """Until cancelled; sessions end with it."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._dispatch(), name="swarm-events")
+                group.create_task(self._keep_order(), name="disk-order")
+                group.create_task(self._follow(), name="residents")
+        finally:
+            await self._stop(list(self._tasks))
+
+    async def _follow(self) -> None:
+        while True:
+            await self._dirty.wait()
+            self._dirty.clear()
+            needs = self._needs
+            if needs is not None and needs != self._applied:
+                await self._apply(needs)
+                self._applied = needs
+            self._tell()
+            await asyncio.sleep(SETTLE_SECONDS)
+
+    async def _dispatch(self) -> None:
+        while True:
+            event = await self._events.get()
+            if self._parts.seeding.hear(event):
+                continue
+            for session in [*self.sessions.values()]:
+                try:
+                    if await session.hear(event):
+                        break
+                except StoreError as error:
+                    log.warning("P2P: %s", error)
+
+    # What is wanted
+
+    async def _apply(self, needs: Needs) -> None:
+        before = self._applied.wanted if self._applied is not None else {}
+        running = {key: wanted for key, wanted in needs.wanted.items() if not wanted.suspended}
+        await self._protect(needs)
+        # Whoever is wanted for another claim, or suspended, keeps what it has.
+        await self._stop([key for key in self._tasks if key not in running])
+        for key in before.keys() - needs.wanted.keys():
+            await self._leave(before[key], needs)
+        for key, wanted in running.items():
+            await self._start(key, wanted)
+        self._parts.hosting.wanted = {
+            wanted.model_hash: (wanted.content or "").removeprefix("sha256:") for wanted in needs.wanted.values()
+        }
+
+    async def _start(self, key: str, wanted: Wanted) -> None:
+        session = self.sessions.get(key)
+        if session is None:
+            session = self.sessions[key] = Session(wanted, self._parts)
+        else:
+            gone = set(session.wanted.paths) - set(wanted.paths)
+            session.wanted = wanted
+            for path in gone:
+                await self._parts.store.unmaterialize(path)
+            if key in self._tasks:
+                await session.place()
+        if key not in self._tasks:
+            self._tasks[key] = asyncio.create_task(session.run(), name=f"session {wanted.name}")
+
+    async def _stop(self, keys: Collection[str]) -> None:
+        tasks = [self._tasks.pop(key) for key in keys]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _leave(self, wanted: Wanted, needs: Needs) -> None:
+        """Nobody wants it here any more. What a task brought stays until its space is needed; what a BaseModel brought
+        goes, unless somebody else may need it."""
+        session = self.sessions.pop(wanted.key, None)
+        content = session.content if session is not None else None
+        for path in wanted.paths:
+            if not any(path in other.paths for other in needs.wanted.values()):
+                await self._parts.store.unmaterialize(path)
+        if content is None or any(claim.is_task for claim in wanted.claims):
+            return
+        if content not in self._wanted_contents(needs) and f"sha256:{content}" not in needs.in_use:
+            freed = await self._parts.store.purge(content)
+            self._parts.seeding.forget(content)
+            log.info("P2P %s: removed with its last claim, %d bytes freed", wanted.name, freed)
+
+    def _wanted_contents(self, needs: Needs) -> set[str]:
+        return {self._content(key, wanted) for key, wanted in needs.wanted.items()}
+
+    def _content(self, key: str, wanted: Wanted) -> str:
+        """The content id; empty while a branch is not pinned."""
+        if wanted.content is not None:
+            return wanted.content.removeprefix("sha256:")
+        session = self.sessions.get(key)
+        return (session.content if session is not None else None) or ""
+
+    async def _protect(self, needs: Needs) -> None:
+        by_content = {
+            content: wanted for key, wanted in needs.wanted.items() if (content := self._content(key, wanted))
+        }
+        in_use = frozenset(content.removeprefix("sha256:") for content in needs.in_use)
+        self._parts.store.protect(
+            Protection(
+                pinned=frozenset(content for content, wanted in by_content.items() if wanted.pin),
+                in_use=in_use | {content for content, wanted in by_content.items() if wanted.pods},
+                wanted=frozenset(by_content),
+            )
+        )
+        for content in in_use:
+            if self._parts.store.has(content):
+                await self._parts.store.touch(content)
+
+    # The disk
+
+    async def _keep_order(self) -> None:
+        while True:
+            try:
+                if self._needs is not None:
+                    await self._protect(self._needs)
+                    for content in await self._parts.store.keep_watermark():
+                        log.info("P2P: evicted %s: the disk is nearly full", content[:16])
+                        self._parts.seeding.forget(content)
+                    await self._parts.store.sweep()
+                await self._measure()
+            except (StoreError, OSError) as error:
+                log.warning("P2P: the disk: %s", error)
+            self._dirty.set()
+            await asyncio.sleep(ORDER_SECONDS)
+
+    async def _measure(self) -> None:
+        found = await self._parts.store.capacity()
+        self._capacity = Capacity(total=found.limit, used=found.used, free=found.available)
+        self._held = await self._parts.store.models()
+
+    # Telling
+
+    def standings(self) -> list[Standing]:
+        """Everything that is wanted here, and what is here all the same."""
+        needs = self._needs or Needs()
+        found: list[Standing] = []
+        for key, wanted in needs.wanted.items():
+            session = self.sessions.get(key)
+            standing = session.standing() if session is not None else of_wanted(wanted)
+            if wanted.suspended:
+                standing = replace(standing, state=ModelState.WAITING, reason="Suspended", bytes_per_second=0)
+            found.append(standing)
+        named = {standing.key for standing in found}
+        found += [of_noted(noted) for noted in needs.noted]
+        found += [_merely_here(held) for held in self._held if f"sha256:{held.content}" not in named]
+        return found
+
+    def _tell(self) -> None:
+        if self._node is not None:
+            self._reporter.update(self.standings(), self._capacity, self._node)
+
+
+def _merely_here(held: Held) -> Standing:
+    manifest = held.manifest
+    complete = held.state is ContentState.COMPLETE
+    return Standing(
+        key=f"sha256:{held.content}",
+        name=manifest.origin.id if manifest is not None else held.content[:16],
+        state=ModelState.READY if complete else ModelState.ABSENT,
+        revision=manifest.revision if manifest is not None else None,
+        bytes=held.bytes,
+        done_bytes=held.present,
+    )
