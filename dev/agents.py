@@ -97,6 +97,20 @@ class AgentFleet:
         self._thread.join()
         for agent in self.agents.values():
             agent.child.stop()
+        self._clean()
+
+    def _clean(self) -> None:
+        """Other tests must not meet our nodes."""
+        nodes, pods = list(self.agents), [_pod_name(node) for node in self.agents]
+        slice_name = f"endpointslice/{SERVICE}-dev"
+        self._cluster.kubectl("delete", slice_name, "-n", AGENT_NAMESPACE, "--ignore-not-found", check=False)
+        if nodes:
+            self._cluster.kubectl(
+                "delete", "pod", *pods, "-n", AGENT_NAMESPACE, "--grace-period=0", "--force", "--ignore-not-found"
+            )
+            self._cluster.kubectl("delete", "nodecache", *nodes, "--ignore-not-found")
+            self._cluster.kubectl("delete", "node", *nodes, "--ignore-not-found")
+        self._cluster.kubectl("delete", "lease", "-n", AGENT_NAMESPACE, "-l", "ome.io/type=model-download")
 
     def add(self, node: str, host: str | None = None, *, labels: Mapping[str, str] | None = None) -> Agent:
         """A node with an agent on it; the agent is not started yet."""

@@ -101,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--seeds", type=int, nargs="+", default=[1], metavar="N", help="numbers of seeds (default 1)")
     add("--rate", type=int, default=200, help="of every link, Mbit/s each way (default %(default)s)")
     add("--ways", nargs="+", choices=list(WAYS), default=list(WAYS), help="what to measure (default: all)")
-    add("--parallel", type=int, default=4, help="files at a time of a bare dfget (default %(default)s)")
+    add("--parallel", type=int, default=4, help="files at a time on each node (default %(default)s)")
     add("--order", type=Order, choices=list(Order), default=Order.SAME, help="of a bare dfget's files")
     add("--policy", type=Policy, choices=list(Policy), default=Policy.ALWAYS, help="of a bare dfget, for small files")
     add("--runs", type=int, default=1, help="of everything, one way after the other (default %(default)s)")
@@ -134,7 +134,7 @@ def _measure(options: argparse.Namespace, bed: Bed, way: str) -> Measured:
     try:
         if way == "direct":
             bed.hub.hub.reset()
-            return _fetch(bed, {node: _load(bed, output / node, None, None) for node in bed.shape.node_names})
+            return _fetch(bed, {node: _load(options, bed, output / node, None, None) for node in bed.shape.node_names})
         with bed.dragonfly() as stack:
             preheat = None
             if way == "cold":
@@ -144,7 +144,7 @@ def _measure(options: argparse.Namespace, bed: Bed, way: str) -> Measured:
             commands = {}
             for number, (node, daemon) in enumerate(zip(bed.shape.node_names, stack.daemons, strict=True)):
                 if way == "loader":
-                    commands[node] = _load(bed, output / node, stack, number)
+                    commands[node] = _load(options, bed, output / node, stack, number)
                 else:
                     files = arrange(bed.files, options.order, number, bed.shape.nodes)
                     commands[node] = bare_dfget(
@@ -165,10 +165,18 @@ def _fetch(bed: Bed, commands: dict[str, Command], *, preheat: float | None = No
     return Measured(leg.last, min(leg.seconds), bed.origin_bytes(), sent, preheat)
 
 
-def _load(bed: Bed, folder: Path, stack: DragonflyStack | None, number: int | None) -> Command:
-    daemon = stack.daemons[number] if stack is not None and number is not None else None
-    dfget = stack.programs.dfget if stack is not None else None
-    return loader(folder, hub=bed.hub.url, model=MODEL, revision=bed.revision, daemon=daemon, dfget=dfget)
+def _load(
+    options: argparse.Namespace, bed: Bed, folder: Path, stack: DragonflyStack | None, number: int | None
+) -> Command:
+    return loader(
+        folder,
+        hub=bed.hub.url,
+        model=MODEL,
+        revision=bed.revision,
+        parallel=options.parallel,
+        daemon=stack.daemons[number] if stack is not None and number is not None else None,
+        dfget=stack.programs.dfget if stack is not None else None,
+    )
 
 
 def _patience(bed: Bed) -> float:

@@ -97,7 +97,16 @@ class Command:
     """The directory in which the files are afterwards."""
 
 
-def loader(folder: Path, *, hub: str, model: str, revision: str, daemon: Daemon | None, dfget: Path | None) -> Command:
+def loader(
+    folder: Path,
+    *,
+    hub: str,
+    model: str,
+    revision: str,
+    parallel: int,
+    daemon: Daemon | None,
+    dfget: Path | None,
+) -> Command:
     """``modelswarm load`` as a pod's init container runs it; without a daemon it reads the origin."""
     folder.mkdir(parents=True)
     environment = {
@@ -108,6 +117,7 @@ def loader(folder: Path, *, hub: str, model: str, revision: str, daemon: Daemon 
         "MODEL_SOURCE_TYPE": "modelhub",
         "MODEL_ID": model,
         "REVISION": revision,
+        "MODELSWARM_LOAD_PARALLEL": str(parallel),
         "MODELSWARM_TERMINATION_LOG": str(folder / "message"),
         # The links are slow on purpose.
         "MODELSWARM_DFDAEMON_SLOWEST_MIB": "1",

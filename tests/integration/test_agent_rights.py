@@ -41,6 +41,7 @@ class Right(NamedTuple):
 NEVER_SEEN = {
     Right("", "nodes", "get"): "asked when a label is refused, to see whether the Node is another one",
     Right("llmaz.io", "nodecaches", "patch"): "takes over the cache of an earlier Node of the same name",
+    Right("", "configmaps", "create"): "a server-side apply of a new object: authorized as patch and as create",
     Right("", "secrets", "get", "modelhub-secret"): "as hf-token",
 }
 """Rights that no request in the log shows, each with the reason why it is given all the same."""

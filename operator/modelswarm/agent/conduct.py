@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from modelswarm.agent.coordinator import Coordinator
 from modelswarm.agent.election import Acquire, Complete, Decision, Fetch, Hold, Join, Release, Renew, StandDown, Wait
+from modelswarm.agent.exchange import NoSwarm
 from modelswarm.agent.leases import ModelLease, Situation
 from modelswarm.agent.member import Member
 from modelswarm.agent.metainfo.desk import Desk
@@ -136,7 +137,7 @@ class Conduct:
         loop = asyncio.get_running_loop()
         size = choose_segment_bytes(self._filling.manifest.bytes, 1)
         member = await self._become_member(size)
-        self._open_desk(member, epoch=1, holds=lambda: True, expected=())
+        self._open_desk(member, epoch=1, holds=lambda: True, successor=False)
         talk = asyncio.create_task(member.talk(self._parts.address.url))
         try:
             while not self._done:
@@ -320,7 +321,7 @@ class Conduct:
             segment_bytes,
             address=parts.address,
             store=parts.store,
-            swarm=parts.swarm,
+            swarm=parts.swarm if parts.settings.p2p_enabled else NoSwarm(),
             client=parts.client,
             open_reader=self._open_reader,
             meet=parts.discovery.meet,

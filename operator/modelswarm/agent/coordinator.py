@@ -14,9 +14,10 @@ from collections.abc import Sequence
 
 from modelswarm.agent import bits
 from modelswarm.agent.allotment import Allotment
+from modelswarm.agent.asking import Asking
 from modelswarm.agent.journal import Journal
 from modelswarm.agent.members import GONE_SECONDS, Member, Orders, Roster
-from modelswarm.agent.messages import MAX_WORKING, Answer, Failure, PeerInfo, Publication, Report
+from modelswarm.agent.messages import Answer, Failure, PeerInfo, Publication, Report
 from modelswarm.agent.publications import Publications, Suspicion
 from modelswarm.agent.refusals import Refusals
 from modelswarm.agent.rereading import Rereading
@@ -31,8 +32,6 @@ SETTLE_SECONDS = 5.0
 """For how long a successor only listens. Members without a coordinator look at the Lease every one to three seconds."""
 BUSY_SECONDS = 120.0
 """How long a file is left to another content that fills it while nothing of it arrives."""
-ASK_SECONDS = 30.0
-"""How long a member that was asked for a publication has before another one is asked."""
 HOLD_SECONDS = 20.0
 """For how long a report waits for an answer when there is nothing to tell."""
 REPEAT_SECONDS = 1.0
@@ -48,8 +47,9 @@ log = logging.getLogger(__name__)
 class Coordinator:
     """``epoch`` names this coordinator's term; no other coordinator of the content ever has the same number.
 
-    ``successor``: there was another one before, so there may be nodes that read the origin, and some that have bytes
-    which nobody else has; until all had the time to report, nothing is handed out. ``own``: the coordinator's node; if only ``origin_nodes`` may read, it is among them.
+    ``successor``: there was another one before, so some may be reading the origin, or have bytes that nobody else has;
+    until all had the time to say so, nothing is handed out. ``own``: the coordinator's node; if only ``origin_nodes``
+    may read, it is among them.
     """
 
     def __init__(
@@ -85,6 +85,7 @@ class Coordinator:
         self._busy: dict[int, float] = {}
         self._busy_mask = 0
         self._digests: dict[int, str] = {}
+        self._asking = Asking(self._roster)
         self._settled_at = now + (SETTLE_SECONDS if successor else 0.0)
 
     @property
@@ -174,7 +175,7 @@ class Coordinator:
             return Answer(epoch=self.epoch, segment_bytes=self._segment_bytes, failure=full, calm=HOLD_SECONDS)
         orders = member.orders = self._orders(member, now)
         member.told = now
-        member.asked.update((segment, now) for segment in orders.asked if segment not in member.asked)
+        self._asking.note(member, orders.asked, now)
         published: dict[int, Publication] = {}
         holders: dict[int, tuple[str, ...]] = {}
         peers: list[PeerInfo] = []
@@ -202,6 +203,7 @@ class Coordinator:
             cursor=position,
             more=more,
             assign=orders.assign,
+            reread=tuple(filter(self._rereading.wants, orders.assign)),
             revoke=orders.revoke,
             asked=orders.asked,
             published=tuple(published.values()),
@@ -232,6 +234,7 @@ class Coordinator:
             if arrived or now - since > BUSY_SECONDS:
                 del self._busy[file]
                 self._busy_mask &= ~self._rereading.segments_of(file)
+        self._asking.forget(self._publications.known, now)
         self._refusals.judge(self._roster)
         self._work.count_helpers()
         self._count_members()
@@ -304,7 +307,7 @@ class Coordinator:
         return Orders(
             assign=tuple(sorted(member.held)),
             revoke=tuple(segment for segment in member.report.working if segment not in member.held),
-            asked=self._ask(member, now),
+            asked=self._asking.choose(member, ~self._publications.known),
             failure=self.failure,
             open=self.is_open,
         )
@@ -325,22 +328,6 @@ class Coordinator:
             elif available >> segment & 1 and segment not in report.failed and self._work.may_read(member, now):
                 # The predecessor gave it out, or we took it back too early: it goes on where it is.
                 self._work.hand(member, segment, now, done)
-
-    def _ask(self, member: Member, now: float) -> tuple[int, ...]:
-        """Segments that this member has and whose hashes nobody told us."""
-        unknown = member.have & ~self._publications.known
-        if not unknown:
-            return ()
-        wanted: list[int] = []
-        for segment in bits.members(unknown):
-            asked = member.asked.get(segment)
-            others = (other.asked.get(segment) for other in self._roster.live() if other is not member)
-            if asked is None and any(at is not None and now - at < ASK_SECONDS for at in others):
-                continue
-            wanted.append(segment)
-            if len(wanted) == MAX_WORKING:
-                break
-        return tuple(wanted)
 
     # Publications
 

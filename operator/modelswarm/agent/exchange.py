@@ -47,6 +47,28 @@ class SwarmPort(Protocol):
     def add_peers(self, torrent: str, peers: Iterable[Peer]) -> None: ...
 
 
+class NoSwarm:
+    """For a node without peers."""
+
+    def share(
+        self,
+        window: Window,
+        path: Path,
+        *,
+        content: str,
+        have: Collection[int],
+        peers: Collection[Peer],
+        holders: Iterable[str] = (),
+    ) -> None:
+        """Nobody is there."""
+
+    def drop(self, torrent: str) -> None:
+        """Nothing is shared."""
+
+    def add_peers(self, torrent: str, peers: Iterable[Peer]) -> None:
+        """There are none."""
+
+
 @dataclass(frozen=True, slots=True)
 class Arrival:
     """A segment came through a window: it agrees with the hashes that ``publisher`` told."""

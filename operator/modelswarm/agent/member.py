@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modelswarm.agent import bits
-from modelswarm.agent.exchange import Exchange
+from modelswarm.agent.exchange import Exchange, SwarmPort
 from modelswarm.agent.holdings import Holdings
 from modelswarm.agent.messages import Answer, BadFile, Busy, Failure, PeerInfo, Publication, Report
 from modelswarm.agent.metainfo.client import MetainfoClient
@@ -22,7 +22,7 @@ from modelswarm.agent.metainfo.routes import MAX_BLOBS
 from modelswarm.agent.origin import OriginReader
 from modelswarm.agent.segments import Segment, plan
 from modelswarm.agent.store import Filling, Partial, Store
-from modelswarm.agent.swarm import Event, Peer, Swarm, piece_hashes, piece_length
+from modelswarm.agent.swarm import Event, Peer, piece_hashes, piece_length
 from modelswarm.content.manifest import ManifestFile
 from modelswarm.errors import ContentError, DigestMismatch, PeerError, RateLimited, StoreError
 
@@ -72,7 +72,7 @@ class Member:
         *,
         address: Address,
         store: Store,
-        swarm: Swarm,
+        swarm: SwarmPort,
         client: MetainfoClient,
         open_reader: OpenReader,
         meet: Callable[[Sequence[PeerInfo]], None] = lambda peers: None,
@@ -95,7 +95,6 @@ class Member:
         self._filling = filling
         self._address = address
         self._store = store
-        self._swarm = swarm
         self._client = client
         self._open_reader = open_reader
         self._discover = meet

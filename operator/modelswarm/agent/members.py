@@ -44,8 +44,8 @@ class Member:
     failures: int = 0
     denied: Failure | None = None
     """What the origin refused to this node for good."""
-    asked: dict[int, float] = field(default_factory=dict)
-    """When it was asked for a publication."""
+    asked: int = 0
+    """The segments that it is asked to publish, as bits."""
     orders: "Orders | None" = None
     """What it was told last,"""
     told: float = 0.0

@@ -139,6 +139,8 @@ class Answer(Message):
     """The journal goes on: the next report will be answered at once."""
     assign: Annotated[tuple[SegmentIndex, ...], Field(max_length=MAX_WORKING)] = ()
     """All segments that this node holds, in the order in which it should fetch them, whether new or not."""
+    reread: Annotated[tuple[SegmentIndex, ...], Field(max_length=MAX_WORKING)] = ()
+    """Those of ``assign`` that are to be read from the origin and published although they may be here already."""
     revoke: Annotated[tuple[SegmentIndex, ...], Field(max_length=MAX_WORKING)] = ()
     """Segments in ``working`` that it does not hold (any more): stop fetching them."""
     asked: Annotated[tuple[SegmentIndex, ...], Field(max_length=MAX_WORKING)] = ()

@@ -40,3 +40,5 @@ class Parts:
     gate: Gate
     changed: Callable[[], None]
     """The standing of some content may be another one."""
+    has_room: Callable[[int], bool]
+    """Whether so many bytes fit without anything having to go, and without coming near the high watermark."""

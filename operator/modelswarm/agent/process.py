@@ -129,6 +129,7 @@ async def _assemble(
         http=http,
         gate=Gate(log.warning),
         changed=lambda: late[0].notice(),
+        has_room=lambda count: late[0].has_room(count),
     )
     await _probes(settings, stack)
     events = EventRecorder(kube)

@@ -48,6 +48,12 @@ class Residents:
         """The standing of some content may be another one."""
         self._dirty.set()
 
+    def has_room(self, count: int) -> bool:
+        """As of the last look at the disk."""
+        settings = self._parts.settings
+        limit = int(self._capacity.total * settings.low_watermark)
+        return count <= self._capacity.free and self._capacity.used + count <= limit
+
     def hear(self, event: Event) -> None:
         """For the swarm: takes an event and returns at once."""
         self._events.put_nowait(event)

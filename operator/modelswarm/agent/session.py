@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -72,7 +72,7 @@ class Session:
         base = of_wanted(self.wanted, self._state)
         key = manifest.digest if manifest is not None else base.key
         total = manifest.bytes if manifest is not None else base.bytes
-        done = filling.present_bytes() if filling is not None else 0
+        done = filling.present_bytes() if filling is not None and self._state is not ModelState.EVICTED else 0
         moving = self._state is ModelState.FETCHING
         return Standing(
             key=key,
@@ -116,26 +116,30 @@ class Session:
             if not self.is_ready:
                 self._say(ModelState.WAITING, None, "")
             manifest = self._manifest = await self._find_manifest(lease)
-            digest = manifest.digest.removeprefix("sha256:")
-            parts.hosting.manifests[digest] = manifest
-            self._before = await asyncio.to_thread(read_sources, self._counts_file(digest))
-            self._say(ModelState.VERIFYING if parts.store.has(digest) else self._state, None, "looking at the disk")
-            async with await parts.store.begin(manifest, adopt_from=self.wanted.paths) as filling:
+            content = manifest.digest.removeprefix("sha256:")
+            parts.hosting.manifests[content] = manifest
+            self._before = await asyncio.to_thread(read_sources, self._counts_file(content))
+            if parts.store.has(content):
+                self._say(ModelState.VERIFYING, None, "")
+            filling = await parts.store.begin(manifest, adopt_from=self.wanted.paths)
+            async with filling:
                 self._filling = filling
                 async with self._telling(filling):
-                    await self._bring(filling, lease)
+                    coordinated = await self._bring(filling, lease)
+            # Held no longer: when space is needed, what no pod uses may go.
+            self._filling = None
+            await self._serve(filling, make_now=coordinated)
         finally:
             self._filling = None
             await lease.release()
 
-    async def _bring(self, filling: Filling, lease: ModelLease) -> None:
-        """Fetch what is missing, help the others, and then serve it for as long as it is wanted."""
-        parts, model_hash = self._parts, self.wanted.model_hash
+    async def _bring(self, filling: Filling, lease: ModelLease) -> bool:
+        """Fetch what is missing and help the others; returns whether this node has coordinated."""
         coordinated = False
         if not filling.is_complete or lease.term is not None:
             self._say(ModelState.FETCHING, None, "")
             conduct = self._conduct = Conduct(
-                filling, lease, parts, self.wanted, completed=self._complete, pulse=self._look, rng=self._rng
+                filling, lease, self._parts, self.wanted, completed=self._complete, pulse=self._look, rng=self._rng
             )
             try:
                 await conduct.run()
@@ -146,14 +150,27 @@ class Session:
                 self._conduct = None
         if not self.is_ready:
             await self._complete(filling)
-        if parts.settings.p2p_enabled:
-            await parts.seeding.seed(filling, model_hash, make_now=coordinated)
+        return coordinated
+
+    async def _serve(self, filling: Filling, *, make_now: bool) -> None:
+        """Seed it for as long as it is here; then, if it was evicted, wait until there is a reason to bring it back."""
+        parts, content = self._parts, filling.content
         try:
-            while filling.is_complete:
-                await asyncio.sleep(TELL_SECONDS)
+            if parts.settings.p2p_enabled:
+                await parts.seeding.seed(filling, self.wanted.model_hash, make_now=make_now)
+            await self._until(lambda: not parts.store.has(content))
         finally:
-            parts.seeding.stop(filling.content, model_hash)
-        self._say(ModelState.WAITING, "Damaged", "files have changed on the disk; fetching them again")
+            parts.seeding.stop(content, self.wanted.model_hash)
+        self._ready = None
+        if parts.store.shelf.records.get(content) is not None:
+            self._say(ModelState.WAITING, "Damaged", "files have changed on the disk; fetching them again")
+            return
+        self._say(ModelState.EVICTED, "SpaceNeeded", "its space was needed; it comes back with a pod, or with space")
+        await self._until(lambda: bool(self.wanted.pods) or self.wanted.pin or parts.has_room(filling.manifest.bytes))
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        while not condition():  # noqa: ASYNC110  (what the disk holds is seen by looking)
+            await asyncio.sleep(TELL_SECONDS)
 
     async def _complete(self, filling: Filling) -> None:
         """Everything is here and verified: say so on disk, then to the cluster."""
@@ -204,6 +221,8 @@ class Session:
                 commit=(self.wanted.revision or "") if self.wanted.content is not None else "",
                 manifest=self.wanted.content or "",
             ),
+            duration=parts.settings.lease_seconds,
+            renew_every=parts.settings.lease_seconds / 4,
             readers=lambda: self._conduct.readers if self._conduct is not None else (),
             rng=self._rng,
         )

@@ -200,6 +200,12 @@ class AgentSettings(BaseModel):
         validation_alias="MODELSWARM_AGENT_TASK_NAMESPACES",
         description="comma-separated namespaces whose P2PTasks count; empty: all",
     )
+    lease_seconds: float = Field(
+        default=120,
+        ge=3,
+        validation_alias="MODELSWARM_AGENT_LEASE_SECONDS",
+        description="how long the Lease of a dead coordinator is respected; renewed four times in it",
+    )
     label_limit: int = Field(
         default=100,
         ge=0,

@@ -127,6 +127,8 @@ class RangeSink(_Streamed):
             self._hash(memoryview(data), at)
             at += len(data)
         self._partial.write(gathered, offset)
+        # What was marked before, the last batch among it: killed now, little has to be read again.
+        self._partial.flush()
 
     def _hash(self, view: memoryview, at: int) -> None:
         while view:

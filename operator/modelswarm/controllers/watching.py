@@ -156,7 +156,8 @@ class Lists:
                     "%s.%s is not installed; run: kubectl apply --server-side -f crds/", kind.plural, kind.group
                 )
             except Forbidden as error:
-                logger.error("%s; apply config/operator/rbac.yaml, or run under the ServiceAccount in it", error)
+                rules = "rbac-agents.yaml" if kind == NODECACHE else "rbac.yaml"
+                logger.error("%s; apply config/operator/%s, or run under the ServiceAccount in it", error, rules)
             except KubeError as error:
                 logger.warning("cannot list %s yet: %s", kind.plural, error)
             await asyncio.sleep(NOT_INSTALLED_SECONDS)

@@ -3,6 +3,7 @@
 import pytest
 
 from modelswarm.agent import bits
+from modelswarm.agent.asking import ASK_SECONDS
 from modelswarm.agent.coordinator import (
     BUSY_SECONDS,
     SETTLE_SECONDS,
@@ -288,6 +289,8 @@ def test_only_one_member_is_asked_for_a_publication_and_then_another() -> None:
     desk = coordinator()
     assert desk.report(report("a", have=(1, 2), wants=0), 0.0).asked == (1, 2)
     assert desk.report(report("b", have=(1, 2, 3), wants=0), 0.0).asked == (3,)
+    assert desk.report(report("a", epoch=EPOCH, have=(1, 2), wants=0), 20.0).asked == (1, 2)
+    desk.tick(ASK_SECONDS + 1)
     assert desk.report(report("b", epoch=EPOCH, have=(1, 2, 3), wants=0), 40.0).asked == (1, 2, 3)
 
 
@@ -345,6 +348,7 @@ def test_a_liar_is_found_shunned_and_its_bytes_replaced() -> None:
     cursor = desk.report(report("a", epoch=EPOCH, have=ALL), 1.0).cursor
     bad = (BadFile(file=0, publishers=("a", "b", "liar")),)
     answer = desk.report(report("a", epoch=EPOCH, cursor=cursor, have=ALL, bad=bad, wants=8), 1.0)
+    assert answer.reread == answer.assign != ()
     for _ in range(20):
         for node in ("a", "b"):
             held = answer.assign

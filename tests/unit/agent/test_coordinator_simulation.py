@@ -153,7 +153,7 @@ happenings = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     st.lists(st.integers(1, 6), min_size=1, max_size=8),
     st.sampled_from([None, 1, 2]),
@@ -221,5 +221,5 @@ def test_five_hundred_members_cost_little() -> None:
             told[node] = told.get(node, 0) + len(answer.published)
             cursors[node], more = answer.cursor, answer.more
     assert set(told.values()) == {len(segments)}
-    # The five said no more what they have, so only the others' counts.
-    assert coordinator.progress() == (len(segments) - 5 * len(segments) // 500 - 1, len(segments))
+    # Those five said that they have nothing any more; each had been the only one with 21 segments.
+    assert coordinator.progress() == (len(segments) - 5 * 21, len(segments))

@@ -279,6 +279,21 @@ async def test_cancelled_it_keeps_what_came(node: Node, filling: Filling) -> Non
     assert partial.path.read_bytes()[:end] == node.data()[:end]
 
 
+async def test_progress_inside_a_range_survives_a_kill(node: Node, filling: Filling) -> None:
+    node.hub.fail("*" + BIG, Hang(after=2 * MIB + MIB // 2), on=Kind.CDN, times=1)
+    node.hub.fail("*" + BIG, Hang(), on=Kind.CDN, skip=1)
+    partial = await filling.partial(filling.key(BIG))
+    reader = await node.reader(attempts=100)
+    task = asyncio.create_task(reader.read(node.file(), partial, 0, 3 * MIB, piece_length=PIECE))
+    journal = partial.path.with_name(partial.path.name + ".json")
+    async with asyncio.timeout(20):
+        while b'{"ranges":[[0,' not in journal.read_bytes():  # noqa: ASYNC110  (what a killed process would leave)
+            await asyncio.sleep(0.005)
+    assert not task.done(), "it is in the journal while the range is still being read"
+    task.cancel()
+    await asyncio.wait([task])
+
+
 async def test_the_token_goes_to_the_hub_and_nowhere_else(node: Node, filling: Filling) -> None:
     repository = node.hub.repositories["org/model"]
     repository.gated = "manual"

@@ -127,6 +127,14 @@ async def test_one_bad_file_does_not_keep_the_others_away() -> None:
     assert (await scene.run()).state is EngineState.READY
 
 
+async def test_a_job_that_was_refused_is_tried_again_in_parts_and_not_file_by_file() -> None:
+    scene = Scene(manifest=model_manifest(*[10] * 8))
+    refusals = [httpx.Response(422, text='{"errors":"bad"}')]
+    scene.manager.answer = lambda request: refusals.pop() if refusals and request.method == "POST" else None
+    assert (await scene.run()).state is EngineState.READY
+    assert [len(record.urls) for record in scene.manager.made] == [2] * 4
+
+
 async def test_a_bad_file_that_nobody_names_is_found_by_halving() -> None:
     scene = Scene(manifest=model_manifest(*[10] * 30))
     scene.manager.errors = {url_of(7): "connection reset"}

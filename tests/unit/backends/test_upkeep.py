@@ -1,5 +1,6 @@
 """What happens after Ready: eviction is noticed, and an upgraded manager too."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import httpx
@@ -99,6 +100,15 @@ async def test_who_cannot_be_asked_has_lost_nothing(silence: str) -> None:
         assert (await scene.step()).state is EngineState.READY
         scene.later(PERIOD)
     assert scene.status.complete
+
+
+@pytest.mark.parametrize("make", [Scene, image_scene], ids=["files", "an image that was preheated in vain"])
+async def test_the_pass_that_ends_it_says_when_to_come_back(make: Callable[..., Scene]) -> None:
+    scene = make(settings=DIRECTLY)
+    last = await scene.run()
+    assert scene.passes <= 3
+    assert last.poll_after is not None
+    assert 0 < last.poll_after <= 1.1 * PERIOD
 
 
 async def test_zero_means_never() -> None:

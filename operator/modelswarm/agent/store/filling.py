@@ -2,8 +2,9 @@
 
 import asyncio
 import os
+import threading
 from collections.abc import Mapping
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Self
 
 from modelswarm.agent.store import files
@@ -117,7 +118,7 @@ class Filling:
                 raise ValueError(f"{file.path} is not complete: {partial.missing()[:3]} are missing")
             verified = await self._judge(partial, file, sha256)
             await self._store.threads.run(self._shelve, partial, verified)
-            await self._store.placed(key, verified)
+            await self._store.placed([verified])
             return verified
 
     def _shelve(self, partial: Partial, verified: Verified) -> None:
@@ -157,39 +158,57 @@ class Filling:
 
     async def write_small(self, path: str, data: bytes, sha256: str | None = None) -> Verified:
         """A whole small file, verified before it is written. Raises ``DigestMismatch`` and nothing is written."""
-        file, key = self._files[path], self.record.keys[path]
-        state = BlobHash(file)
-        state.update(memoryview(data))
+        await self.write_bundle({path: data}, {path: sha256} if sha256 else {})
+        return self._verified[self.record.keys[path]]
+
+    async def write_bundle(self, blobs: Mapping[str, bytes], sha256: Mapping[str, str] = MappingProxyType({})) -> None:
+        """Whole small files by path, verified; many at once cost far less than one by one.
+
+        Raises ``DigestMismatch`` for the first that is wrong; those that are right are in place then.
+        """
+        verified, wrong = await self._store.threads.run(self._write_all, blobs, sha256)
+        await self._store.placed(verified)
+        if wrong is not None:
+            raise wrong
+
+    def _write_all(
+        self, blobs: Mapping[str, bytes], sha256: Mapping[str, str]
+    ) -> tuple[list[Verified], DigestMismatch | None]:
+        verified: list[Verified] = []
+        wrong: DigestMismatch | None = None
+        with files.directory(self._store.root, (OWN, "new")) as directory:
+            for path, data in blobs.items():
+                try:
+                    verified.append(self._write(directory, path, data, sha256.get(path)))
+                except DigestMismatch as error:
+                    wrong = wrong or error
+        return verified, wrong
+
+    def _write(self, directory: int, path: str, data: bytes, sha256: str | None) -> Verified:
+        file, key, shelf = self._files[path], self.record.keys[path], self._store.shelf
         if len(data) != file.size:
             raise DigestMismatch(path, expected=f"{file.size} bytes", actual=f"{len(data)} bytes")
-        if (wrong := state.mismatch(sha256)) is not None:
-            raise DigestMismatch(path, expected=wrong[0], actual=wrong[1])
-        verified = state.verified(key, file.size)
-        async with self._store.key_lock(key):
-            if await self._store.threads.run(self._write, key, data, verified.sha256):
-                await self._store.placed(key, verified)
-                return verified
-            return await self._store.place_known(self, key, sha256) or verified
-
-    def _write(self, key: str, data: bytes, sha256: str) -> bool:
-        """False where the blob is there already."""
-        shelf = self._store.shelf
-        if shelf.trusted(key, len(data)) is not None:
-            return False
-        with files.directory(shelf.root, (OWN, "new")) as directory:
-            fd = os.open(
-                key, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644, dir_fd=directory
-            )
-            try:
-                view = memoryview(data)
-                while view:
-                    view = view[os.write(fd, view) :]
-                # Not fsynced one by one: ``complete`` does that before the marker is written.
-                shelf.shelve(fd, key, sha256, durable=False)
-                return True
-            finally:
-                os.close(fd)
-                os.unlink(key, dir_fd=directory)
+        state = BlobHash(file)
+        state.update(memoryview(data))
+        if (mismatch := state.mismatch(sha256)) is not None:
+            raise DigestMismatch(path, expected=mismatch[0], actual=mismatch[1])
+        known = shelf.trusted(key, file.size)
+        if known is not None:
+            if known.sha256 != state.hexdigest():
+                raise DigestMismatch(path, expected=f"sha256:{known.sha256}", actual=f"sha256:{state.hexdigest()}")
+            return state.verified(key, file.size)
+        name = f"{key}-{threading.get_ident()}"
+        fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644, dir_fd=directory)
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(fd, view) :]
+            # Not fsynced one by one: ``complete`` does that before the marker is written.
+            shelf.shelve(fd, key, state.hexdigest(), durable=False)
+        finally:
+            os.close(fd)
+            os.unlink(name, dir_fd=directory)
+        return state.verified(key, file.size)
 
     async def complete(self) -> None:
         """Everything to disk, then the marker. Raises ``ValueError`` while files are missing, ``StorageFailed``."""

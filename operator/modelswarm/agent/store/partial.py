@@ -57,7 +57,7 @@ class Partial:
         self._present = Ranges()
         self._pieces: dict[int, Pieces] = {}
         self._pending: list[Line] = []
-        self._noted = Ranges()
+        self._fresh = Ranges()
         self._hash: BlobHash | None = None
         self._hashed = 0
 
@@ -104,18 +104,21 @@ class Partial:
         with self._lock:
             if offset < self._hashed and not self._present.covers(offset, min(offset + length, self._hashed)):
                 self._forget_hash()
-            self._present.add(offset, offset + length)
-            if pieces is not None and self._pieces.get(offset) != pieces:
+            if pieces is None:
+                for start, end in self._present.missing(offset, offset + length):
+                    self._fresh.add(start, end)
+            elif self._pieces.get(offset) != pieces:
                 self._pieces[offset] = pieces
                 self._pending.append(_line(pieces))
-                self._noted.add(offset, offset + length)
+                self._fresh.remove(offset, offset + length)
+            self._present.add(offset, offset + length)
 
     def drop(self, offset: int, length: int) -> None:
         """Bytes that were there are not to be believed; published ranges that they belong to are forgotten."""
         with self._lock:
             end = offset + length
             self._present.remove(offset, end)
-            self._noted.remove(offset, end)
+            self._fresh.remove(offset, end)
             for start in [at for at, it in self._pieces.items() if at < end and offset < at + it.length]:
                 del self._pieces[start]
             if offset < self._hashed:
@@ -125,18 +128,12 @@ class Partial:
     def flush(self) -> None:
         """Bring the journal up to date (a small write, in a thread)."""
         with self._lock:
-            fresh = Ranges(self._present)
-            for start, end in self._noted:
-                fresh.remove(start, end)
-            if fresh.total:
-                self._pending.append({"ranges": [list(item) for item in fresh]})
-            noted, self._noted = self._noted, Ranges(self._present)
-            if self._pending and self._journal.is_open:
-                try:
-                    self._journal.append(self._pending)
-                except OSError:
-                    self._noted = noted
-                    raise
+            lines = list(self._pending)
+            if self._fresh.total:
+                lines.append({"ranges": [list(item) for item in self._fresh]})
+            if lines and self._journal.is_open:
+                self._journal.append(lines)
+            self._fresh = Ranges()
             self._pending = []
 
     @contextmanager
@@ -183,7 +180,7 @@ class Partial:
             self.recheck()
             self._present = Ranges((item.offset, item.offset + item.length) for item in self._pieces.values())
         self._journal.rewrite(self._snapshot())
-        self._noted = Ranges(self._present)
+        self._fresh = Ranges()
         self._pending.clear()
 
     def recheck(self) -> list[tuple[int, int]]:

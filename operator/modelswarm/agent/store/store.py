@@ -204,10 +204,12 @@ class Store:
         await self._place(filling, [verified])
         return verified
 
-    async def placed(self, key: str, verified: Verified) -> None:
-        """A blob has come: every content that waits for it gets it."""
-        for filling in [it for it in self._fillings.values() if key in it.record.sizes]:
-            await self._place(filling, [verified])
+    async def placed(self, blobs: Sequence[Verified]) -> None:
+        """Blobs have come: every content that waits for them gets them."""
+        for filling in list(self._fillings.values()):
+            theirs = [blob for blob in blobs if blob.key in filling.paths]
+            if theirs:
+                await self._place(filling, theirs)
 
     async def _place(self, filling: Filling, blobs: Iterable[Verified]) -> None:
         pairs = [(path, blob) for blob in blobs for path in filling.paths[blob.key]]
@@ -299,11 +301,11 @@ class Store:
         """A pod uses the content now: it is the last to be evicted."""
         await self.threads.run(self.shelf.usage.touch, content, self._now())
 
-    async def recheck(self, content: str) -> tuple[str, ...]:
+    async def recheck(self, content: str, *, rate: float | None = None) -> tuple[str, ...]:
         """Hash a complete content again, file by file; returns the paths that are wrong.
 
-        What is wrong is gone afterwards, from every content that had it, and they are no longer complete. Slow, and
-        to be done slowly: one file after the other, in one thread.
+        What is wrong is gone afterwards, from every content that had it, and they are no longer complete. One thread
+        at a time; with ``rate`` (bytes per second, on average) it also leaves the disk alone in between.
         """
         record: Record | None = self.shelf.records.get(content)
         if record is None or record.manifest is None or content not in self._complete:
@@ -315,6 +317,8 @@ class Store:
                 if not await self.threads.stoppable(self.shelf.recheck, key, file):
                     wrong.append(file.path)
                     self._forget(key)
+            if rate:
+                await asyncio.sleep(file.size / rate)
         return tuple(wrong)
 
     async def reject(self, key: str) -> None:

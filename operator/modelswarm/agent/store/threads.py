@@ -24,6 +24,7 @@ class Threads:
 
     def __init__(self, count: int) -> None:
         self._executor = ThreadPoolExecutor(count, thread_name_prefix="store")
+        self._closed = False
 
     async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """``call(...)`` in a thread; what the file system refuses is raised as a ``StoreError``."""
@@ -36,6 +37,8 @@ class Threads:
 
     async def _finish(self, call: Callable[[], T], stopped: threading.Event) -> T:
         with storage_errors():
+            if self._closed:
+                raise StorageFailed("the store is closed")
             future = asyncio.get_running_loop().run_in_executor(self._executor, call)
             try:
                 return await asyncio.shield(future)
@@ -51,6 +54,7 @@ class Threads:
                 raise
 
     def close(self) -> None:
+        self._closed = True
         self._executor.shutdown(wait=True)
 
 

@@ -13,8 +13,6 @@ by alerts, whose arrival the loop learns from a socket. Nothing asks all torrent
 
 import asyncio
 import contextlib
-import logging
-import socket
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 
@@ -22,6 +20,7 @@ import libtorrent as lt
 
 from modelswarm.agent.swarm import torrents
 from modelswarm.agent.swarm.counters import Counters
+from modelswarm.agent.swarm.engine import Engine
 from modelswarm.agent.swarm.events import (
     Event,
     ModelDone,
@@ -32,20 +31,18 @@ from modelswarm.agent.swarm.events import (
     WindowStalled,
 )
 from modelswarm.agent.swarm.neighbours import Peer, neighbours
-from modelswarm.agent.swarm.settings import MAX_CONNECTIONS, SwarmSettings, to_libtorrent
+from modelswarm.agent.swarm.resume import Progress, read
+from modelswarm.agent.swarm.settings import MAX_CONNECTIONS, SwarmSettings
 from modelswarm.agent.swarm.torrents import Kind, Torrent, info_hash
+from modelswarm.agent.swarm.turns import Turns
 from modelswarm.agent.swarm.whole import Whole
 from modelswarm.agent.swarm.windows import Window
 from modelswarm.errors import CannotListen
 
-LISTEN_SECONDS = 10.0
 STOP_SECONDS = 10.0
 SAVE_SECONDS = 30.0
 """How often the progress of models that are being fetched is written down."""
 _BLOCKED = 1
-_WITHOUT_METAINFO = 0
-
-log = logging.getLogger(__name__)
 
 
 class Swarm:
@@ -56,40 +53,22 @@ class Swarm:
         self.counters = Counters()
         self.port = settings.port
         self._report = report
-        self._session: lt.session | None = None
+        self._engine: Engine | None = None
+        self._progress = Progress()
         self._torrents: dict[str, Torrent] = {}  # by id
         self._by_hash: dict[str, Torrent] = {}
-        self._active: dict[str, Torrent] = {}  # wanted, and not here yet
+        self._wanted = Turns(settings.parallel_windows, settings.widen_seconds)
         self._nodes: dict[str, str] = {}  # host to node
         self._shunned: set[str] = set()
-        self._listening: asyncio.Future[int] | None = None
-        self._ears: tuple[socket.socket, socket.socket] | None = None
         self._reader: asyncio.Task[None] | None = None
-        self._saving: dict[str, asyncio.Future[None]] = {}
 
     # Life
 
     async def start(self) -> None:
         """Listen. Raises CannotListen."""
-        loop = asyncio.get_running_loop()
-        self._listening = loop.create_future()
-        ours, theirs = socket.socketpair()
-        for end in (ours, theirs):
-            end.setblocking(False)
-        self._ears = ours, theirs
-        params = lt.session_params()
-        params.settings = to_libtorrent(self.settings)
-        self._session = lt.session(params)
-        # A Python callback instead of the descriptor makes the process hang at its end, more often than not.
-        self._session.set_alert_fd(theirs.fileno())
-        _limit_local_peers(self._session)
-        loop.add_reader(ours, self._hear)
-        self._hear()
+        self._engine = Engine(self.settings, self._hear)
         try:
-            self.port = await asyncio.wait_for(self._listening, LISTEN_SECONDS)
-        except TimeoutError:
-            await self.stop()
-            raise CannotListen(f"nothing listens at port {self.settings.port} after {LISTEN_SECONDS:.0f} s") from None
+            self.port = await self._engine.wait_listening()
         except CannotListen:
             await self.stop()
             raise
@@ -102,26 +81,15 @@ class Swarm:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._reader
             self._reader = None
-        session = self._session
-        if session is None:
+        engine = self._engine
+        if engine is None:
             return
         await self.save()
-        self._session = None
-        loop = asyncio.get_running_loop()
-        assert self._ears is not None
-        ours, theirs = self._ears
-        loop.remove_reader(ours)
-        session.set_alert_fd(-1)
-        session.pause()
+        self._engine = None
         self._torrents.clear()
         self._by_hash.clear()
-        self._active.clear()
-        # The destructor waits for the threads, and the loop has other things to do meanwhile.
-        box = [session]
-        del session
-        await asyncio.to_thread(box.clear)
-        ours.close()
-        theirs.close()
+        self._wanted.clear()
+        await engine.close()
 
     # Windows
 
@@ -164,7 +132,8 @@ class Swarm:
         record = self._torrents.pop(torrent, None)
         if record is None:
             return
-        self._leave(record)
+        self._wanted.leave(record, self._now())
+        self._progress.end(record)
         record.dropped = True
         if record.handle is not None:
             self._remove(record)
@@ -181,11 +150,11 @@ class Swarm:
     def shun(self, hosts: Iterable[str]) -> None:
         """Talk to these addresses no more, and close the connections to them. Replaces the earlier list."""
         self._shunned = set(hosts)
-        if self._session is not None:
+        if self._engine is not None:
             rules = lt.ip_filter()
             for host in self._shunned:
                 rules.add_rule(host, host, _BLOCKED)
-            self._session.set_ip_filter(rules)
+            self._engine.session.set_ip_filter(rules)
 
     # Complete models
 
@@ -217,14 +186,13 @@ class Swarm:
         if whole.content_id in self._torrents:
             self.add_peers(whole.content_id, peers)
             return
-        params = torrents.of_model(whole, paths, have=have, resume=_read(resume))
+        params = torrents.of_model(whole, paths, have=have, resume=read(resume))
         self._add(params, Kind.MODEL, whole.content_id, whole.content_id, peers, (), done=False, resume=resume)
 
     async def save(self) -> None:
         """Write down what has come of models that are being fetched, so that a restart goes on from there."""
-        self._ask_for_resume_data()
-        if self._saving:
-            await asyncio.wait(list(self._saving.values()), timeout=STOP_SECONDS)
+        self._progress.ask(self._wanted)
+        await self._progress.wait(STOP_SECONDS)
 
     # Inside
 
@@ -240,38 +208,19 @@ class Swarm:
         done: bool,
         resume: Path | None = None,
     ) -> None:
-        assert self._session is not None
+        assert self._engine is not None
         assert params.ti is not None
         key = info_hash(params.ti.info_hashes())
-        now = asyncio.get_running_loop().time()
+        now = self._now()
         record = Torrent(torrent, kind, content, key, {}, set(), frozenset(holders), done, done, now, resume=resume)
         self._torrents[torrent] = self._by_hash[key] = record
         if not done:
-            self._active[torrent] = record
-            if kind is Kind.WINDOW and self._running() > self.settings.parallel_windows:
-                record.held = True
-                params.flags |= lt.torrent_flags.upload_mode
+            self._wanted.enter(record, params, now)
         params.peers = [(peer.host, peer.port) for peer in self._acquaint(record, peers)]
-        self._session.async_add_torrent(params)
+        self._engine.session.async_add_torrent(params)
 
-    def _running(self) -> int:
-        """The windows that are being fetched. One that stands still takes no place from the others."""
-        still = asyncio.get_running_loop().time() - self.settings.widen_seconds
-        active = self._active.values()
-        return sum(one.kind is Kind.WINDOW and not one.held and one.moved > still for one in active)
-
-    def _leave(self, record: Torrent) -> None:
-        """Nothing of it is fetched any more; the next may be."""
-        self._active.pop(record.id, None)
-        self._let_in()
-
-    def _let_in(self) -> None:
-        free = self.settings.parallel_windows - self._running()
-        now = asyncio.get_running_loop().time()
-        for record in [one for one in self._active.values() if one.held][: max(free, 0)]:
-            record.held, record.moved = False, now
-            if record.handle is not None:
-                record.handle.unset_flags(lt.torrent_flags.upload_mode)
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
 
     def _meet(self, record: Torrent, peers: Iterable[Peer], *, everybody: bool = False) -> None:
         fresh = self._acquaint(record, peers, everybody=everybody)
@@ -297,45 +246,32 @@ class Swarm:
 
     def _remove(self, record: Torrent) -> None:
         assert record.handle is not None
-        if self._session is not None:
+        if self._engine is not None:
             # Its last counts arrive before it is gone.
             record.handle.post_status(0)
-            self._session.remove_torrent(record.handle)
+            self._engine.session.remove_torrent(record.handle)
 
-    def _hear(self) -> None:
-        if self._ears is None or self._session is None:
-            return
-        with contextlib.suppress(BlockingIOError):
-            while self._ears[0].recv(4096):
-                pass
-        for alert in self._session.pop_alerts():
-            handler = _HANDLERS.get(type(alert))
-            if handler is not None:
-                handler(self, alert)
+    def _hear(self, alert: lt.alert) -> None:
+        handler = _HANDLERS.get(type(alert))
+        if handler is not None:
+            handler(self, alert)
 
     async def _read_forever(self) -> None:
-        saved = asyncio.get_running_loop().time()
+        saved = self._now()
         while True:
             await asyncio.sleep(self.settings.reading_seconds)
-            if self._session is None:
+            if self._engine is None:
                 continue
-            self._session.post_torrent_updates(0)
-            self._session.post_session_stats()
-            now = asyncio.get_running_loop().time()
+            self._engine.session.post_torrent_updates(0)
+            self._engine.session.post_session_stats()
+            now = self._now()
             self._notice_stalls(now)
             if now - saved > SAVE_SECONDS:
                 saved = now
-                self._ask_for_resume_data()
-
-    def _ask_for_resume_data(self) -> None:
-        loop = asyncio.get_running_loop()
-        for record in self._active.values():
-            if record.resume is not None and record.handle is not None and record.id not in self._saving:
-                self._saving[record.id] = loop.create_future()
-                record.handle.flush_cache()
+                self._progress.ask(self._wanted)
 
     def _notice_stalls(self, now: float) -> None:
-        for record in list(self._active.values()):
+        for record in self._wanted:
             still = now - record.moved
             if record.held:
                 continue
@@ -345,7 +281,7 @@ class Swarm:
                 record.moved = now
                 stalled = WindowStalled if record.kind is Kind.WINDOW else ModelStalled
                 self._report(stalled(record.id, record.connected))
-        self._let_in()
+        self._wanted.let_in(now)
 
     # What libtorrent says
 
@@ -371,7 +307,7 @@ class Swarm:
         if record is None or record.done:
             return
         record.done = True
-        self._leave(record)
+        self._wanted.leave(record, self._now())
         # Its pieces agree with their hashes, and some of them are still on their way to the file.
         alert.handle.flush_cache()
 
@@ -379,9 +315,7 @@ class Swarm:
         record = self._find(alert)
         if record is None:
             return
-        if record.id in self._saving:
-            # Only pieces that are in the file count as here.
-            alert.handle.save_resume_data(_WITHOUT_METAINFO)
+        self._progress.on_flushed(record)
         if record.done and not record.told:
             record.told = True
             self._report(WindowDone(record.id) if record.kind is Kind.WINDOW else ModelDone(record.id))
@@ -398,11 +332,11 @@ class Swarm:
             self._failed(record, alert.error.message())
 
     def _failed(self, record: Torrent, message: str) -> None:
-        self._leave(record)
+        self._wanted.leave(record, self._now())
         self._report(TorrentFailed(record.id, message))
 
     def _on_readings(self, alert: lt.state_update_alert) -> None:
-        now = asyncio.get_running_loop().time()
+        now = self._now()
         for status in alert.status:
             record = self._by_hash.get(info_hash(status.info_hashes))
             if record is None:
@@ -429,27 +363,15 @@ class Swarm:
         models = (record for record in self._torrents.values() if record.kind is Kind.MODEL)
         self.counters.seeding = sum(record.done for record in models)
 
-    def _on_listening(self, alert: lt.listen_succeeded_alert) -> None:
-        if self._listening is not None and not self._listening.done():
-            self._listening.set_result(alert.port)
-
-    def _on_deaf(self, alert: lt.listen_failed_alert) -> None:
-        if self._listening is not None and not self._listening.done() and self.settings.host is not None:
-            self._listening.set_exception(CannotListen(alert.message()))
-
     def _on_resume(self, alert: lt.save_resume_data_alert) -> None:
         record = self._find(alert)
-        if record is not None and record.resume is not None:
-            _write(record.resume, lt.write_resume_data_buf(alert.params))
-        self._saved(record)
+        if record is not None:
+            self._progress.on_data(record, alert.params)
 
     def _on_no_resume(self, alert: lt.save_resume_data_failed_alert) -> None:
-        self._saved(self._find(alert))
-
-    def _saved(self, record: Torrent | None) -> None:
-        future = self._saving.pop(record.id, None) if record is not None else None
-        if future is not None and not future.done():
-            future.set_result(None)
+        record = self._find(alert)
+        if record is not None:
+            self._progress.end(record)
 
     def _find(self, alert: lt.torrent_alert) -> Torrent | None:
         return self._by_hash.get(info_hash(alert.handle.info_hashes()))
@@ -465,32 +387,6 @@ _HANDLERS: dict[type, Callable[..., None]] = {
     lt.state_update_alert: Swarm._on_readings,
     lt.torrent_removed_alert: Swarm._on_removed,
     lt.session_stats_alert: Swarm._on_statistics,
-    lt.listen_succeeded_alert: Swarm._on_listening,
-    lt.listen_failed_alert: Swarm._on_deaf,
     lt.save_resume_data_alert: Swarm._on_resume,
     lt.save_resume_data_failed_alert: Swarm._on_no_resume,
 }
-
-
-def _read(path: Path | None) -> bytes | None:
-    with contextlib.suppress(OSError):
-        return None if path is None else path.read_bytes()
-    return None
-
-
-def _write(path: Path, data: bytes) -> None:
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_bytes(data)
-        part.replace(path)
-    except OSError as error:
-        log.warning("P2P: cannot write down the progress at %s: %s", path, error.strerror)
-
-
-def _limit_local_peers(session: lt.session) -> None:
-    """Without this the rate limits do not hold for private addresses, which is where all of our peers are."""
-    everybody = 1 << session.global_peer_class_id
-    rules = lt.ip_filter()
-    rules.add_rule("0.0.0.0", "255.255.255.255", everybody)
-    rules.add_rule("::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", everybody)
-    session.set_peer_class_filter(rules)

@@ -350,7 +350,9 @@ class Dragonfly:
         for job in ledger.build().jobs:
             self._looks.pop(job.id, None)
         ledger.close()
-        return report.ready(ledger.build(complete=True))
+        status = ledger.build(complete=True)
+        _, wait = await self._keep(task, status)  # nobody else would come back to it
+        return replace(report.ready(status), poll_after=wait)
 
     def _next_pass(self, ledger: Ledger, uid: str) -> float:
         """Seconds until something can be seen or done."""

@@ -183,7 +183,7 @@ class Ledger:
         self._take(submission.cluster, submission.items)
         job = self._job(submission, 0, REFUSED, 0, credentials=False)
         self._jobs.append(job)
-        self._fail(job, REFUSED, error.reason, error.message, submission.items)
+        self._fail(job, REFUSED, error.reason, error.message)
 
     def adopt(self, answers: Iterable[Job]) -> list[int]:
         """Take over what a predecessor submitted and did not write down; returns jobs that are there twice."""

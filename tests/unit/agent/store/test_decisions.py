@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as settings_of_hypothesis
 from hypothesis import strategies as st
 
 from modelswarm.agent.store.capacity import Disk, human, measure, outstanding, surplus
@@ -20,6 +21,7 @@ HUB = Origin(OriginKind.HUGGINGFACE, "org/model")
 S3 = Origin(OriginKind.S3, "bucket/team/model")
 
 
+@settings_of_hypothesis(deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 40), st.integers(0, 12)), max_size=30))
 def test_ranges_are_a_set_of_offsets(steps: list[tuple[bool, int, int]]) -> None:
     ranges, model = Ranges(), set[int]()
@@ -118,6 +120,7 @@ def test_a_watermark_is_no_reason_to_lose_what_is_wanted() -> None:
     assert choice.contents == ("new",)
 
 
+@settings_of_hypothesis(deadline=None)
 @given(st.randoms(use_true_random=False))
 def test_whatever_leaves_nothing_protected_does(chance: random.Random) -> None:
     names = [f"c{index}" for index in range(chance.randint(0, 8))]

@@ -141,7 +141,7 @@ class StoreMachine(RuleBasedStateMachine):
         else:
             for partial in self.store._partials.values():
                 partial._pending.clear()
-                partial._noted = type(partial._noted)(partial.present)
+                partial._fresh = type(partial._fresh)()
                 partial.close()
             self.store.shelf.close()
             self.store.threads.close()

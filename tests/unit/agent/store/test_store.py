@@ -242,6 +242,29 @@ async def test_wrong_small_files_are_not_written(settings: StoreSettings) -> Non
         assert not (store.directory(ID) / "config.json").exists()
 
 
+async def test_a_bundle_is_written_at_once_and_only_what_is_right_of_it(settings: StoreSettings) -> None:
+    files = {f"many/{index}.txt": f"file {index // 2}".encode() for index in range(40)}
+    model = content(files)
+    async with Store(settings) as store, await store.begin(model) as filling:
+        with pytest.raises(DigestMismatch, match=r"many/7\.txt"):
+            await filling.write_bundle(files | {"many/7.txt": b"fiLe 3", "many/9.txt": b"file 4 and more"})
+        assert filling.missing() == [], "the same bytes were there under another name"
+        await filling.write_bundle(files)
+        await filling.complete()
+        assert tree(store.directory(filling.content)) == files
+
+
+async def test_two_contents_that_write_the_same_file_at_once_share_it(settings: StoreSettings) -> None:
+    models = [content({"same.txt": b"same", "own.txt": str(index).encode()}, id=f"org/{index}") for index in range(6)]
+    async with Store(settings) as store:
+        fillings = await asyncio.gather(*map(store.begin, models))
+        await asyncio.gather(*(it.write_small("same.txt", b"same") for it in fillings))
+        await asyncio.gather(*(it.write_small("own.txt", str(n).encode()) for n, it in enumerate(fillings)))
+        await asyncio.gather(*(it.complete() for it in fillings))
+    async with Store(settings) as store:
+        assert all(store.has(content_id(model)) for model in models)
+
+
 async def test_an_empty_file_with_the_digest_of_something_else_stays_missing(settings: StoreSettings) -> None:
     wrong = replace(MODEL, files=(ManifestFile("empty", 0, "sha256:" + "0" * 64),))
     async with Store(settings) as store, await store.begin(wrong) as filling:
