@@ -40,8 +40,10 @@ def hub(origin: HubThread) -> Iterator[Hub]:
 
 @pytest.fixture(scope="module")
 def operator(cluster: ControlPlane, operators: Operators, origin: HubThread) -> Iterator[OperatorProcess]:
-    for manifest in ("p2p/headless-service.yaml", "p2p/model-agent-daemonset.yaml", "operator/rbac-agents.yaml"):
-        cluster.apply(ROOT / "config" / manifest)
+    for manifest in ("p2p/headless-service", "p2p/model-agent-daemonset"):
+        cluster.apply(ROOT / "config" / f"{manifest}.yaml")
+    for manifest in ("rbac-agents", "rbac-for-agents"):
+        cluster.apply(ROOT / "config" / "operator" / f"{manifest}.yaml")
     flags = ("--agent-root=/mnt/models", "--stall-seconds=120", "--retry-seconds=2")
     with operators.replaced(*flags, environment={"HF_ENDPOINT": origin.url}) as other:
         yield other

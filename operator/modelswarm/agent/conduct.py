@@ -90,6 +90,15 @@ class Conduct:
         return AgentError(member.failure.reason, member.failure.message) if member.failure is not None else None
 
     @property
+    def is_coordinated_elsewhere(self) -> bool:
+        return self._desk is None and not self._done
+
+    @property
+    def peers_connected(self) -> int:
+        """Members besides this node."""
+        return self._member.peers if self._member is not None else self._fetched_from
+
+    @property
     def is_waiting(self) -> bool:
         return self._talk is None and self._desk is None and not self._fetched_from
 
@@ -112,6 +121,7 @@ class Conduct:
             await self._run_alone()
             return
         await self._parts.discovery.refresh()
+        self._parts.metrics.peers_discovered(self._wanted.model_hash, len(self._parts.discovery.peers()))
         while not self._over:
             await self._finish_if_complete()
             wait = await self._step()
@@ -265,6 +275,7 @@ class Conduct:
         await self._close_desk()
         self._open_desk(member, epoch=lease.term.epoch, holds=lambda: lease.holds, successor=successor)
         self.has_coordinated = True
+        self._parts.metrics.lease_acquired()
         await self._talk_to(self._parts.address.url)
 
     def _open_desk(self, member: Member, *, epoch: int, holds: Callable[[], bool], successor: bool) -> None:
@@ -326,6 +337,7 @@ class Conduct:
             open_reader=self._open_reader,
             meet=parts.discovery.meet,
             changed=self._notice,
+            mismatched=lambda: parts.metrics.verification_failed(self._wanted.model_hash),
         )
         await self._member.recover()
         return self._member

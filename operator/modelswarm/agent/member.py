@@ -63,7 +63,7 @@ OpenReader = Callable[[], Coroutine[None, None, OriginReader]]
 
 
 class Member:
-    """``changed`` is called when the standing may be another one. ``background`` tasks end with ``close``."""
+    """``changed`` is called when the standing may be another one, ``mismatched`` for a file with a wrong digest."""
 
     def __init__(
         self,
@@ -77,6 +77,7 @@ class Member:
         open_reader: OpenReader,
         meet: Callable[[Sequence[PeerInfo]], None] = lambda peers: None,
         changed: Callable[[], None] = lambda: None,
+        mismatched: Callable[[], None] = lambda: None,
         rng: random.Random | None = None,
     ) -> None:
         self.segment_bytes = segment_bytes
@@ -99,6 +100,7 @@ class Member:
         self._open_reader = open_reader
         self._discover = meet
         self._changed = changed
+        self._mismatched = mismatched
         self._rng = rng or random.Random()
         self._exchange = Exchange(
             self.holdings,
@@ -464,6 +466,7 @@ class Member:
         self._changed()
 
     async def _mismatch(self, number: int, error: DigestMismatch) -> None:
+        self._mismatched()
         if error.damaged:
             # What arrived was right and what is on the disk is not: fetch that again.
             lost = {

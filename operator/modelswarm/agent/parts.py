@@ -8,6 +8,7 @@ import httpx
 from modelswarm.agent.hosting import Hosting
 from modelswarm.agent.member import Address
 from modelswarm.agent.metainfo.client import MetainfoClient
+from modelswarm.agent.metrics import AgentMetrics
 from modelswarm.agent.peers import Discovery
 from modelswarm.agent.provisions import Provisions
 from modelswarm.agent.seeding import Seeding
@@ -38,6 +39,7 @@ class Parts:
     endpoints: Endpoints
     http: httpx.AsyncClient
     gate: Gate
+    metrics: AgentMetrics
     changed: Callable[[], None]
     """The standing of some content may be another one."""
     has_room: Callable[[int], bool]

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from ipaddress import ip_address
 
 from modelswarm import __version__, logs
@@ -15,9 +15,11 @@ from modelswarm.agent.hosting import Hosting, LocalFirst
 from modelswarm.agent.member import Address
 from modelswarm.agent.metainfo.server import MetainfoServer
 from modelswarm.agent.metainfo.signing import SecretFile, Signer, no_secrets
+from modelswarm.agent.metrics import AgentMetrics
 from modelswarm.agent.origin import open_client as open_origin
 from modelswarm.agent.parts import Parts
 from modelswarm.agent.peers import Discovery, metainfo_url
+from modelswarm.agent.probes import Probes
 from modelswarm.agent.provisions import Provisions
 from modelswarm.agent.reporter import Reporter
 from modelswarm.agent.residents import Residents
@@ -35,6 +37,7 @@ from modelswarm.kube.client import KubeClient
 from modelswarm.kube.events import EventRecorder
 from modelswarm.loader.gate import Gate
 
+COMPONENT = "modelswarm-agent"
 STOP_SECONDS = 20.0
 STALL_SECONDS = 15.0
 """Without a byte of a window that somebody has, other ways to it are tried."""
@@ -81,11 +84,12 @@ async def _assemble(
     """Everything that runs, as tasks; what they need is given back in reverse order."""
     client = open_client(await load_configuration())
     stack.push_async_callback(client.close)
-    kube = KubeClient(client)
+    metrics = AgentMetrics()
+    kube = KubeClient(client, metrics=metrics)
     host = settings.pod_ip or None
     store = Store(_store_settings(settings))
     await stack.enter_async_context(store)
-    secrets = SecretFile(settings.peer_secret_file, time.monotonic) if settings.peer_secret_file else no_secrets
+    secrets = _secrets(settings)
     signer = Signer(secrets, time.time)
     late: list[Residents] = []
     swarm = Swarm(_swarm_settings(settings, (secrets() or (b"",))[0]), report=lambda event: late[0].hear(event))
@@ -104,7 +108,9 @@ async def _assemble(
     if settings.p2p_enabled:
         await swarm.start()
         stack.push_async_callback(swarm.stop)
-        server = MetainfoServer(hosting, signer, host=settings.pod_ip or None, port=settings.metainfo_port)
+        server = MetainfoServer(
+            hosting, signer, host=host, port=settings.metainfo_port, observe=metrics.metainfo_request
+        )
         await server.start()
         stack.push_async_callback(server.stop)
         log.info("P2P enabled: BitTorrent on port %d, metainfo on port %d", swarm.port, server.port)
@@ -128,11 +134,11 @@ async def _assemble(
         endpoints=endpoints,
         http=http,
         gate=Gate(log.warning),
+        metrics=metrics,
         changed=lambda: late[0].notice(),
         has_room=lambda count: late[0].has_room(count),
     )
-    await _probes(settings, stack)
-    events = EventRecorder(kube)
+    events = EventRecorder(kube, metrics=metrics, component=COMPONENT, instance=settings.identity)
     torrent = f"[{torrent_host}]" if ip_address(torrent_host).version == 6 else torrent_host
     reporter = Reporter(
         kube,
@@ -153,6 +159,10 @@ async def _assemble(
         task_namespaces=settings.task_namespaces,
         on_change=residents.want,
     )
+    metrics.watch(residents.live)
+    probes = Probes(store.root, metrics, lambda: "" if scout.synced.is_set() else "the cluster was not listed yet")
+    await probes.start(settings.http_port, settings.pod_ip or None)
+    stack.push_async_callback(probes.stop)
     tasks = [
         asyncio.create_task(work, name=name)
         for name, work in {
@@ -171,19 +181,11 @@ async def _assemble(
         await asyncio.wait(tasks, timeout=STOP_SECONDS)
 
 
-async def _probes(settings: AgentSettings, stack: contextlib.AsyncExitStack) -> None:
-    from aiohttp import web
-
-    async def ok(_: web.Request) -> web.Response:
-        return web.Response(text="ok")
-
-    app = web.Application()
-    for path in ("/healthz", "/readyz", "/livez"):
-        app.router.add_get(path, ok)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, settings.pod_ip or None, settings.http_port).start()
-    stack.push_async_callback(runner.cleanup)
+def _secrets(settings: AgentSettings) -> Callable[[], Sequence[bytes]]:
+    path = settings.peer_secret_file
+    if path is None or (settings.peer_secret_optional and not path.exists()):
+        return no_secrets
+    return SecretFile(path, time.monotonic)
 
 
 def _store_settings(settings: AgentSettings) -> StoreSettings:

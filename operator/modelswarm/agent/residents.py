@@ -1,10 +1,12 @@
 """The contents that live on this node: sessions come and go with what is wanted, and the disk is kept in order."""
 
 import asyncio
+import collections
 import logging
 from collections.abc import Collection
 from dataclasses import replace
 
+from modelswarm.agent.metrics import Live
 from modelswarm.agent.parts import Parts
 from modelswarm.agent.reporter import Reporter
 from modelswarm.agent.scout import NodeView
@@ -39,6 +41,7 @@ class Residents:
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._held: list[Held] = []
         self._capacity = Capacity()
+        self._reserved = 0
 
     def want(self, needs: Needs, node: NodeView) -> None:
         self._needs, self._node = needs, node
@@ -135,6 +138,7 @@ class Residents:
         for path in wanted.paths:
             if not any(path in other.paths for other in needs.wanted.values()):
                 await self._parts.store.unmaterialize(path)
+        self._parts.metrics.forget(wanted.model_hash)
         if content is None or any(claim.is_task for claim in wanted.claims):
             return
         if content not in self._wanted_contents(needs) and f"sha256:{content}" not in needs.in_use:
@@ -178,6 +182,7 @@ class Residents:
                     for content in await self._parts.store.keep_watermark():
                         log.info("P2P: evicted %s: the disk is nearly full", content[:16])
                         self._parts.seeding.forget(content)
+                        self._parts.metrics.evictions.inc()
                     await self._parts.store.sweep()
                 await self._measure()
             except (StoreError, OSError) as error:
@@ -188,9 +193,36 @@ class Residents:
     async def _measure(self) -> None:
         found = await self._parts.store.capacity()
         self._capacity = Capacity(total=found.limit, used=found.used, free=found.available)
+        self._reserved = found.reserved
         self._held = await self._parts.store.models()
 
     # Telling
+
+    def live(self) -> Live:
+        """What a scrape of the metrics looks up."""
+        counters = self._parts.swarm.counters
+        sessions = self.sessions.values()
+        fetching = [session for session in sessions if session.conduct is not None and not session.is_ready]
+        elsewhere = [each for each in fetching if each.conduct is not None and each.conduct.is_coordinated_elsewhere]
+        states = collections.Counter(standing.state for standing in self.standings())
+        return Live(
+            bytes_uploaded=counters.total.uploaded + self._parts.hosting.bytes_sent,
+            bytes_downloaded=counters.total.downloaded,
+            seeding_torrents=len(self._parts.seeding.hashes),
+            downloads_in_flight=len(fetching),
+            leases_waiting=len(elsewhere),
+            peers_connected={
+                session.wanted.model_hash: session.conduct.peers_connected
+                for session in sessions
+                if session.conduct is not None
+            },
+            models={
+                session.wanted.model_hash: (session.wanted.name, session.wanted.revision or "") for session in sessions
+            },
+            states=dict(states),
+            capacity=self._capacity,
+            reserved=self._reserved,
+        )
 
     def standings(self) -> list[Standing]:
         """Everything that is wanted here, and what is here all the same."""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from modelswarm.agent.conduct import Conduct
 from modelswarm.agent.leases import ModelLease, Plan
+from modelswarm.agent.metrics import Source
 from modelswarm.agent.parts import Parts
 from modelswarm.agent.pinning import pin
 from modelswarm.agent.progress import Sources, Speed, clear_progress, read_sources, write_progress, write_sources
@@ -51,6 +52,14 @@ class Session:
         self._before = Sources()
         """What earlier runs have counted."""
         self._speed = Speed()
+        self._counted = Sources()
+        """What the metrics know of."""
+        self._wanted_at: float | None = None
+
+    @property
+    def conduct(self) -> Conduct | None:
+        """While it is being fetched, or others still miss something of it."""
+        return self._conduct
 
     @property
     def content(self) -> str | None:
@@ -99,6 +108,7 @@ class Session:
             try:
                 await self._live()
             except (AgentError, ContentError, StoreError) as error:
+                self._parts.metrics.failed(self.wanted.model_hash, str(error.reason))
                 self._say(ModelState.FAILED, str(error.reason), str(error))
             except (KubeError, PeerError, SwarmError) as error:
                 self._say(ModelState.WAITING, type(error).__name__, error.message)
@@ -135,7 +145,8 @@ class Session:
 
     async def _bring(self, filling: Filling, lease: ModelLease) -> bool:
         """Fetch what is missing and help the others; returns whether this node has coordinated."""
-        coordinated = False
+        coordinated, loop = False, asyncio.get_running_loop()
+        self._wanted_at = self._wanted_at or loop.time()
         if not filling.is_complete or lease.term is not None:
             self._say(ModelState.FETCHING, None, "")
             conduct = self._conduct = Conduct(
@@ -146,6 +157,7 @@ class Session:
                 coordinated = conduct.has_coordinated
             finally:
                 await conduct.close()
+                self._count()
                 self._keep_sources(conduct)
                 self._conduct = None
         if not self.is_ready:
@@ -183,6 +195,11 @@ class Session:
         self._ready = datetime.now(UTC).replace(microsecond=0)
         self._say(ModelState.READY, None, "")
         sources = self._sources()
+        self._count()
+        seconds = asyncio.get_running_loop().time() - (self._wanted_at or 0.0)
+        fetched = self._conduct.sources() if self._conduct is not None else Sources()
+        source = Source.of(fetched.origin, fetched.peers)
+        self._parts.metrics.downloaded(self.wanted.model_hash, source, seconds)
         log.info(
             "P2P %s is ready: %d bytes, %d from the origin, %d from peers",
             self.wanted.name, filling.manifest.bytes, sources.origin, sources.peers,
@@ -241,6 +258,7 @@ class Session:
         directory, loop = Path(filling.directory), asyncio.get_running_loop()
         while not filling.is_complete:
             self._speed.note(loop.time(), self._sources())
+            self._count()
             standing = self.standing()
             message = f"from {standing.fetching_from.lower()}" if standing.fetching_from else self._message
             await asyncio.to_thread(
@@ -282,10 +300,18 @@ class Session:
         counted = self._conduct.sources() if self._conduct is not None else Sources()
         return self._before + counted
 
+    def _count(self) -> None:
+        """Tell the metrics what has arrived since the last time."""
+        now = self._conduct.sources() if self._conduct is not None else Sources()
+        before, self._counted = self._counted, now
+        origin, peers = max(0, now.origin - before.origin), max(0, now.peers - before.peers)
+        self._parts.metrics.received(self.wanted.model_hash, origin_bytes=origin, peer_bytes=peers)
+
     def _keep_sources(self, conduct: Conduct) -> None:
         self._before = self._before + conduct.sources()
         if self.content is not None:
             write_sources(self._counts_file(self.content), self._before)
+        self._counted = Sources()
 
     def _counts_file(self, content: str) -> Path:
         return self._parts.store.root / ".modelswarm" / _COUNTS / f"{content}.json"
