@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 GENERATED := --output crds --docs docs/reference/crds.md --embed config/p2p/model-agent-daemonset.yaml
 
-.PHONY: help fmt lint test unit integration dragonfly test-dragonfly tools crds verify demo bench-operator bench-dragonfly clean
+.PHONY: help fmt lint test unit integration dragonfly test-dragonfly tools crds verify demo bench-operator bench-dragonfly bench-swarm clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -61,11 +61,14 @@ dragonfly: $(READY) ## build the real Dragonfly into the cache (half an hour onc
 test-dragonfly: dragonfly ## the tests on the real Dragonfly (needs MariaDB and Redis)
 	@$(BIN)/pytest tests/dragonfly
 
-demo: built ## the main job, start to end, on this machine (ENGINE=direct or dragonfly; KEEP=1 leaves it running)
+demo: built ## the main job, start to end, on this machine (ENGINE=bittorrent, dragonfly or direct; KEEP=1 leaves it running)
 	@$(BIN)/python -m dev.demo $(if $(ENGINE),--engine $(ENGINE)) $(if $(KEEP),--keep)
 
 bench-operator: built ## 1,000 OpenModels and 1,000 Playgrounds from nothing
 	@$(BIN)/python -m dev.bench.operator
+
+bench-swarm: $(READY) ## the swarm on shaped links, N nodes in namespaces (root; ARGS="--nodes 8 --rates 100 --models 1GiB")
+	@$(BIN)/python -m dev.bench.swarm $(ARGS)
 
 bench-dragonfly: built dragonfly ## one model to 1, 2 and 4 nodes over shaped links (root; ARGS="--nodes 4 --size 256MiB")
 	@$(BIN)/python -m dev.bench.dragonfly $(ARGS)

@@ -5,6 +5,8 @@ a Pod object per node (tokens are bound to it, which is how the API server knows
 of the headless Service that follows every agent's ``/readyz``.
 """
 
+import contextlib
+import random
 import shutil
 import sys
 import threading
@@ -17,7 +19,7 @@ from typing import Self
 import httpx
 import yaml
 
-from dev.controlplane import ControlPlane
+from dev.controlplane import ControlPlane, KubectlFailed
 from dev.installation import ROOT
 from dev.process import Child
 
@@ -63,8 +65,9 @@ class Agent:
 class AgentFleet:
     """Agents on one control plane. A context manager; agents may be added, killed and started again at any time.
 
-    ``addresses`` are the agents' hosts, one for each; by default 127.0.1.1, 127.0.1.2... ``arguments`` and
-    ``environment`` are for all of them. The hub is named by ``HF_ENDPOINT`` in ``environment``.
+    ``environment`` is for all of them; the hub is named by ``HF_ENDPOINT`` in it. All use the seed's ports, each on an
+    address of its own in ``network`` (the first three numbers of loopback addresses; by default some that no other
+    fleet of this machine is likely to have).
     """
 
     def __init__(
@@ -74,12 +77,16 @@ class AgentFleet:
         *,
         environment: Mapping[str, str] | None = None,
         prefix: Mapping[str, Sequence[str]] | None = None,
+        network: str | None = None,
     ) -> None:
         self.agents: dict[str, Agent] = {}
         self._cluster = cluster
         self._directory = directory
         self._environment = dict(environment or {})
         self._prefix = dict(prefix or {})
+        # Not the shared generator, which test tools seed: then all test processes would choose alike.
+        choice = random.SystemRandom()
+        self.network = network or f"127.{choice.randint(16, 254)}.{choice.randint(1, 254)}"
         self._published: list[tuple[str, str, bool]] | None = None
         self._lock = threading.Lock()
         self._stopping = threading.Event()
@@ -114,7 +121,7 @@ class AgentFleet:
 
     def add(self, node: str, host: str | None = None, *, labels: Mapping[str, str] | None = None) -> Agent:
         """A node with an agent on it; the agent is not started yet."""
-        host = host or f"127.0.1.{len(self.agents) + 1}"
+        host = host or f"{self.network}.{len(self.agents) + 1}"
         labels = {"kubernetes.io/hostname": node, **(labels or {})}
         self._cluster.apply(_documents(_node(node, labels), _pod(node, host)))
         self._cluster.kubectl(
@@ -150,8 +157,10 @@ class AgentFleet:
             self.agents[node] = agent
         return agent
 
-    peers_service = ",".join(f"127.0.1.{number}" for number in range(1, 33))
-    """Instead of DNS: every address that an agent may have."""
+    @property
+    def peers_service(self) -> str:
+        """Instead of DNS: every address that an agent may have."""
+        return ",".join(f"{self.network}.{number}" for number in range(1, 33))
 
     def start(self, *nodes: str, seconds: float = 30.0) -> None:
         """Start these agents (all of them without names), and wait until they are ready."""
@@ -190,8 +199,10 @@ class AgentFleet:
                 agents = list(self.agents.values())
             found = [(agent.node, agent.host, agent.child.running and agent.ready) for agent in agents]
             if found != self._published:
-                self._cluster.apply(_documents(_slice(found)))
-                self._published = found
+                # An API server that a test has taken away comes back; until then nothing is known of the endpoints.
+                with contextlib.suppress(KubectlFailed):
+                    self._cluster.apply(_documents(_slice(found)))
+                    self._published = found
 
 
 def _node(name: str, labels: Mapping[str, str]) -> dict[str, object]:

@@ -53,7 +53,7 @@ FAILURES = (
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m dev.demo", description="Show the main job, start to end.")
-    parser.add_argument("--engine", choices=sorted(ENGINES), default="direct", help="what spreads the bytes")
+    parser.add_argument("--engine", choices=tuple(ENGINES), default=next(iter(ENGINES)), help="what spreads the bytes")
     parser.add_argument("--keep", action="store_true", help="leave everything running until Ctrl-C or SIGTERM")
     options = parser.parse_args()
     for number in STOP_SIGNALS:
@@ -101,7 +101,9 @@ class Demo:
         tasks = json.loads(self.cluster.kubectl("get", "p2ptasks", "-A", "-o", "json"))["items"]
         check_tasks(tasks, self._engine.expected)
         loaded = self._load(opened)
-        self.console.table("summary", self._rows(opened, loaded))
+        origin = self.hub.hub.counters.total(name=f"{MODEL}/*").content
+        encore = self._engine.encore(self.hub, MODEL)
+        self.console.table("summary", self._rows(opened, loaded, origin, encore))
 
     def _start_surroundings(self) -> None:
         say, summary = self.console.say, self._summary
@@ -164,13 +166,15 @@ class Demo:
             self.console.lines("\n".join(prefix + line for line in each.output.splitlines()))
         return loaded
 
-    def _rows(self, opened: Opened, loaded: list[Loaded]) -> list[tuple[str, str]]:
-        origin = self.hub.hub.counters.total(name=f"{MODEL}/*").content
+    def _rows(
+        self, opened: Opened, loaded: list[Loaded], origin: int, encore: list[tuple[str, str]]
+    ) -> list[tuple[str, str]]:
         return [
             *((name, f"{seconds:.1f} s") for name, seconds in self._summary.stages),
             ("task Ready to Deployment", f"{opened.gap * 1000:.0f} ms"),
             ("gate", looks(opened)),
             *origin_rows(origin, loaded, self._engine.expected),
+            *encore,
             ("total", f"{self.console.elapsed():.1f} s"),
             ("result", "OK"),
         ]

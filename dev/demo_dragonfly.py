@@ -11,6 +11,7 @@ from dev.dragonfly.builds import prepare
 from dev.dragonfly.configs import CLUSTER
 from dev.dragonfly.packages import ensure_packages
 from dev.dragonfly.stack import DragonflyStack
+from dev.hub import HubThread
 from dev.installation import NAMESPACE
 from dev.private_network import ADDRESS, PrivateNetworkUnavailable, enter_private_network
 
@@ -19,7 +20,7 @@ NODES = 3
 
 class DragonflyDemo:
     # Nodes may read small files from the origin: here these are a few kilobytes.
-    expected = Expected(copies=1.02, engine="Dragonfly")
+    expected = Expected(copies=1.02, engine="Dragonfly", image_engine="Dragonfly")
     # If the scheduler does not answer, the manager looks at a job after 30, 90 and 210 s.
     patience = 300.0
     registry_address = ADDRESS
@@ -68,6 +69,9 @@ class DragonflyDemo:
             )
             for number, daemon in enumerate(self._dragonfly.daemons, start=1)
         ]
+
+    def encore(self, hub: HubThread, model: str) -> list[tuple[str, str]]:
+        return []
 
     def way_in(self) -> str:
         return self._way_in

@@ -9,6 +9,7 @@ from typing import Protocol
 from dev.controlplane import ControlPlane
 from dev.demo_console import Console
 from dev.demo_steps import Summary
+from dev.hub import HubThread
 from dev.process import LOOPBACK
 
 
@@ -49,7 +50,8 @@ class Expected:
     copies: float = 1.0
     """How often the model may leave the origin, at most."""
     engine: str = "Direct"
-    """Of every task, as ``kubectl get p2ptasks`` shows it."""
+    """Of every model's task, as ``kubectl get p2ptasks`` shows it."""
+    image_engine: str = "Direct"
 
 
 class EngineDemo(Protocol):
@@ -72,6 +74,9 @@ class EngineDemo(Protocol):
 
     def nodes(self) -> Sequence[Node]:
         """Where loaders run, all at the same time."""
+
+    def encore(self, hub: HubThread, model: str) -> list[tuple[str, str]]:
+        """What only this engine can show, after the story, and rows of the summary about it; mostly nothing."""
 
     def way_in(self) -> str:
         """What a user types before a command that talks to the cluster, from another terminal; mostly nothing."""
@@ -96,6 +101,9 @@ class Direct:
     def nodes(self) -> Sequence[Node]:
         return [Node("node-1")]
 
+    def encore(self, hub: HubThread, model: str) -> list[tuple[str, str]]:
+        return []
+
     def way_in(self) -> str:
         return ""
 
@@ -106,5 +114,15 @@ def _dragonfly() -> EngineDemo:
     return DragonflyDemo()
 
 
-ENGINES: Mapping[str, Callable[[], EngineDemo]] = {"direct": Direct, "dragonfly": _dragonfly}
-"""By the name that ``make demo ENGINE=`` takes."""
+def _bittorrent() -> EngineDemo:
+    from dev.demo_swarm import SwarmDemo
+
+    return SwarmDemo()
+
+
+ENGINES: Mapping[str, Callable[[], EngineDemo]] = {
+    "bittorrent": _bittorrent,
+    "dragonfly": _dragonfly,
+    "direct": Direct,
+}
+"""By the name that ``make demo ENGINE=`` takes; the first is the default."""

@@ -13,8 +13,9 @@ def check_tasks(tasks: Sequence[Mapping[str, Any]], expected: Expected) -> None:
     """Raises DemoFailed unless the engine that is shown has done all of the work."""
     for task in tasks:
         name, status = task["metadata"]["name"], task.get("status", {})
-        if status.get("engine") != expected.engine:
-            raise DemoFailed(f"task {name} was given to engine {status.get('engine')}, not {expected.engine}")
+        wanted = expected.image_engine if "image" in task["spec"] else expected.engine
+        if status.get("engine") != wanted:
+            raise DemoFailed(f"task {name} was given to engine {status.get('engine')}, not {wanted}")
         degraded = [each for each in status.get("conditions", []) if each["type"] == "Degraded"]
         if any(each["status"] == "True" for each in degraded):
             raise DemoFailed(f"task {name} is degraded: {degraded[0]['reason']}, {degraded[0]['message']}")

@@ -90,6 +90,11 @@ class Child:
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def exit_code(self) -> int | None:
+        """Of the last run, if that has ended; negative: the number of the signal that ended it."""
+        return self._process.poll() if self._process else None
+
     def stop(self, grace: float = 0.0) -> None:
         """End the child and wait until it is gone. With ``grace`` seconds it gets SIGTERM first, else SIGKILL at once.
 

@@ -5,7 +5,7 @@ product, so that the two cannot share a misunderstanding of the protocol.
 """
 
 from dev.hub.answers import Kind
-from dev.hub.counters import Counters, Tally
+from dev.hub.counters import Counters, Flight, Tally
 from dev.hub.faults import (
     Fault,
     Hang,
@@ -30,6 +30,7 @@ __all__ = [
     "ContentChanged",
     "Counters",
     "Fault",
+    "Flight",
     "Hang",
     "Hub",
     "HubThread",

@@ -1,6 +1,8 @@
 """What was asked and sent, so that a test can say how often the origin was read."""
 
+import itertools
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -45,6 +47,23 @@ class Tally:
             self.content += count
 
 
+@dataclass(slots=True)
+class Flight:
+    """One response with bytes of a file: which (``first`` to before ``stop``), and from when to when (monotonic)."""
+
+    name: str
+    first: int
+    stop: int
+    began: float
+    ended: float | None = None
+
+    def shares(self, other: "Flight", now: float) -> tuple[int, float]:
+        """Bytes that both were about, and for how many seconds at once."""
+        count = min(self.stop, other.stop) - max(self.first, other.first)
+        ends = (now if flight.ended is None else flight.ended for flight in (self, other))
+        return max(0, count), max(0.0, min(ends) - max(self.began, other.began))
+
+
 class Counters:
     """Tallies by kind, file and client; safe to read while the server runs in another thread.
 
@@ -55,6 +74,7 @@ class Counters:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._tallies: dict[tuple[Kind, str, str], Tally] = {}
+        self._flights: list[Flight] = []
         self._active = 0
         self._peak = 0
 
@@ -70,6 +90,35 @@ class Counters:
     def close(self) -> None:
         with self._lock:
             self._active -= 1
+
+    def take_off(self, name: str, window: range) -> Flight:
+        """Bytes of a file are going out; ``land`` it when no more will."""
+        flight = Flight(name, window.start, window.stop, time.monotonic())
+        with self._lock:
+            self._flights.append(flight)
+        return flight
+
+    @staticmethod
+    def land(flight: Flight) -> None:
+        flight.ended = time.monotonic()
+
+    def twice_at_once(self, name: str = "*", *, seconds: float = 0.5) -> list[tuple[Flight, Flight]]:
+        """Pairs of responses that were about the same bytes at the same time, for longer than ``seconds``.
+
+        A connection that its client has left counts until the server has noticed.
+        """
+        now = time.monotonic()
+        with self._lock:
+            flights = sorted(
+                (flight for flight in self._flights if fnmatchcase(flight.name, name)), key=lambda each: each.name
+            )
+        found: list[tuple[Flight, Flight]] = []
+        for _, group in itertools.groupby(flights, key=lambda each: each.name):
+            for one, other in itertools.combinations(group, 2):
+                count, together = one.shares(other, now)
+                if count and together > seconds:
+                    found.append((one, other))
+        return found
 
     @property
     def active(self) -> int:
@@ -93,6 +142,7 @@ class Counters:
     def reset(self) -> None:
         with self._lock:
             self._tallies.clear()
+            self._flights.clear()
             self._peak = self._active
 
     def to_json(self) -> dict[str, JsonValue]:

@@ -74,10 +74,15 @@ class Delivery:
             paces = [Pace(rate) for rate in (course.rate, self._connection_rate) if rate]
             if self._shared:
                 paces.append(self._shared)
-            if fd is not None and course.plain and not paces:
-                await _send_file(request, fd, window, tally)
-            else:
-                await self._send_pieces(request, response, course, _Reader(answer.body, fd), window, paces, tally)
+            flight = self._counters.take_off(answer.name, window) if isinstance(answer.body, Blob) else None
+            try:
+                if fd is not None and course.plain and not paces:
+                    await _send_file(request, fd, window, tally)
+                else:
+                    await self._send_pieces(request, response, course, _Reader(answer.body, fd), window, paces, tally)
+            finally:
+                if flight is not None:
+                    self._counters.land(flight)
         finally:
             if fd is not None:
                 os.close(fd)

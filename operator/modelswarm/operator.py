@@ -269,6 +269,7 @@ def _agent_watch(settings: OperatorSettings, parts: _Parts) -> AgentWatch | None
         namespace=settings.agent_namespace,
         service=settings.agent_service,
         changed=lambda: parts.wake_all(P2PTASK),
+        grace=settings.agent_grace_seconds,
     )
 
 

@@ -82,6 +82,9 @@ class OperatorSettings(BaseModel):
     )
     agent_namespace: str = Field(default="ome", description="namespace of the node agents and their headless Service")
     agent_service: str = Field(default="ome-peers", description="the node agents' headless Service")
+    agent_grace_seconds: float = Field(
+        default=300, ge=0, description="how long copies wait for an agent that is away before they are made elsewhere"
+    )
     origin_readers: int = Field(
         default=2, ge=1, description="loaders that read the origin at once when the engine has failed them"
     )

@@ -187,7 +187,9 @@ def test_a_wrong_token_is_named_and_its_correction_is_found_without_a_restart(
     bench.wait_distributed("wrong-token")
     [message] = bench.history.messages("wrong-token", "Unauthorized")
     assert "personal access token" in message
-    assert len(proxy.made(mentions="org/wrong-token/")) == 1
+    # The manager that took its job may have been killed a moment later.
+    lost = "JobLost" in bench.history.reasons("wrong-token")
+    assert len(proxy.made(mentions="org/wrong-token/")) == (2 if lost else 1)
 
 
 # The manager's death

@@ -11,13 +11,21 @@ import pytest
 
 from dev.dragonfly.manager import covered_urls, failures
 from dev.dragonfly.stack import DragonflyStack
-from dev.hub import Hub
+from dev.hub import Hub, HubThread
 from dev.hub.repository import Blob
 from tests.dragonfly.conftest import MODEL
 
 # What a daemon asks for only to learn a file's size is not content, but allow for it.
 ORIGIN_ALLOWANCE = 1.02
 SINGLE_PIECE = 4 << 20
+
+
+@pytest.fixture(scope="module", autouse=True)
+def missing(dragonfly: DragonflyStack, _origin: HubThread) -> int:
+    """A job for a file that is not there, made first: the manager says half a minute later what became of it."""
+    dragonfly.wait_preheatable()
+    job = dragonfly.api.preheat([f"{base_url(_origin.hub)}/missing.safetensors"])
+    return int(job["id"])
 
 
 def test_manager_answers_to_its_token_and_to_no_other(dragonfly: DragonflyStack) -> None:
@@ -95,10 +103,8 @@ def test_tag_and_application_of_job_and_dfget_have_to_agree(
     assert content_bytes(origin) >= blob.size
 
 
-def test_job_that_asks_for_a_missing_file_fails_and_names_it(dragonfly: DragonflyStack, origin: Hub) -> None:
-    dragonfly.wait_preheatable()
-    url = f"{base_url(origin)}/missing.safetensors"
-    job = dragonfly.api.wait_for_job(dragonfly.api.preheat([url])["id"])
+def test_job_that_asks_for_a_missing_file_fails_and_names_it(dragonfly: DragonflyStack, missing: int) -> None:
+    job = dragonfly.api.wait_for_job(missing)
     assert job["state"] == "FAILURE"
     assert covered_urls(job) == set()
     assert any("404" in failure for failure in failures(job))

@@ -11,7 +11,15 @@ from tests.integration.support import Manifest, Operators, Scene, eventually
 
 MODEL = "facebook/opt-125m"
 AGENTS = "ome"
-FLAGS = ("--agent-root=/mnt/models", "--stall-seconds=600", "--fallback-after-seconds=4", "--retry-seconds=2")
+FLAGS = (
+    "--agent-root=/mnt/models",
+    "--agent-grace-seconds=6",
+    "--stall-seconds=600",
+    "--fallback-after-seconds=4",
+    "--retry-seconds=2",
+)
+
+SECONDS = 30.0
 
 
 class Agents:
@@ -98,7 +106,7 @@ def task_of(scene: Scene, model: str) -> Manifest:
         assert len(tasks) == 1, tasks
         return tasks[0]
 
-    return eventually(look, 15)
+    return eventually(look, SECONDS)
 
 
 def status(scene: Scene, task: Manifest) -> Manifest:
@@ -112,7 +120,7 @@ def settled(scene: Scene, task: Manifest, **wanted: object) -> Manifest:
         assert {key: now.get(key) for key in wanted} == wanted, now
         return now
 
-    return eventually(look, 15)
+    return eventually(look, SECONDS)
 
 
 def test_a_model_goes_to_two_nodes_and_its_pods_use_the_nodes_copy(scene: Scene, agents: Agents) -> None:
@@ -141,7 +149,9 @@ def test_a_model_goes_to_two_nodes_and_its_pods_use_the_nodes_copy(scene: Scene,
     assert now["progress"]["percent"] == 100
 
 
-def test_a_lost_copy_is_made_elsewhere_and_the_task_runs_again(scene: Scene, agents: Agents) -> None:
+def test_a_copy_waits_for_an_agent_that_is_away_and_is_made_elsewhere_when_it_stays_away(
+    scene: Scene, agents: Agents
+) -> None:
     agents.add("n1", "n2", "n3")
     task = task_of(scene, scene.model("m", MODEL))
     now = settled(scene, task, phase="Running", desired=2)
@@ -150,10 +160,13 @@ def test_a_lost_copy_is_made_elsewhere_and_the_task_runs_again(scene: Scene, age
     for name in before:
         agents.report(name, digest, state="Ready", bytes=size)
     settled(scene, task, phase="Succeeded", ready=2)
-    agents.ready(*({"n1", "n2", "n3"} - {before[0]}))
+    [third] = {"n1", "n2", "n3"} - set(before)
+    agents.ready(before[1], third)
     now = settled(scene, task, phase="Running", ready=1, desired=2)
-    assert before[0] not in now["nodes"]
-    assert before[1] in now["nodes"]
+    assert now["nodes"] == before
+    [ready] = [each for each in now["conditions"] if each["type"] == "Ready"]
+    assert (ready["status"], ready["message"].partition("; ")[2]) == ("True", f"waiting for the agent of {before[0]}")
+    settled(scene, task, phase="Running", ready=1, desired=2, nodes=sorted([before[1], third]))
     agents.ready("n1", "n2", "n3")
     settled(scene, task, phase="Succeeded", ready=2, nodes=before)
 
@@ -201,4 +214,4 @@ def test_an_image_is_left_to_the_kubelet(scene: Scene, agents: Agents) -> None:
         found = [task.get("status", {}) for task in scene.all("P2PTask") if "image" in task["spec"]]
         return {(each.get("engine", ""), each.get("phase", "")) for each in found}
 
-    eventually(lambda: engines() == {("Direct", "Succeeded")}, 15)
+    eventually(lambda: engines() == {("Direct", "Succeeded")}, SECONDS)

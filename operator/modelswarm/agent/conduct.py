@@ -121,7 +121,6 @@ class Conduct:
             await self._run_alone()
             return
         await self._parts.discovery.refresh()
-        self._parts.metrics.peers_discovered(self._wanted.model_hash, len(self._parts.discovery.peers()))
         while not self._over:
             await self._finish_if_complete()
             wait = await self._step()

@@ -51,6 +51,8 @@ class Live:
     downloads_in_flight: int = 0
     leases_waiting: int = 0
     """Models for which this node waits for another one, which coordinates them."""
+    peers_discovered: int = 0
+    """Other agents that the headless Service names."""
     peers_connected: Mapping[str, int] = field(default_factory=dict)
     """By model hash."""
     models: Mapping[str, tuple[str, str]] = field(default_factory=dict)
@@ -84,9 +86,6 @@ class AgentMetrics(ClientMetrics):
         )
         self._verification_failures = self._p2p(
             "verification_failures", "Files whose digest was not the one that the origin gives"
-        )
-        self._discovered = Gauge(
-            "ome_p2p_peers_discovered", "Peers that the headless Service names", ["model_hash"], registry=self.registry
         )
         self._leases_acquired = Counter(
             "ome_p2p_leases_acquired", "Times that this node became a model's coordinator", registry=self.registry
@@ -138,9 +137,6 @@ class AgentMetrics(ClientMetrics):
     def verification_failed(self, model_hash: str) -> None:
         self._verification_failures.labels(model_hash).inc()
 
-    def peers_discovered(self, model_hash: str, count: int) -> None:
-        self._discovered.labels(model_hash).set(count)
-
     def lease_acquired(self) -> None:
         self._leases_acquired.inc()
 
@@ -157,7 +153,6 @@ class AgentMetrics(ClientMetrics):
             self._from_peers,
             self._from_origin,
             self._verification_failures,
-            self._discovered,
             self._metainfo_latency,
         ):
             metric.remove_by_labels({"model_hash": model_hash})
@@ -195,6 +190,12 @@ class _LiveCollector(Collector):
         yield _gauge("ome_p2p_leases_waiting", "Models that another node coordinates", live.leases_waiting)
         ratio = peers / (origin + peers) if origin + peers else 0.0
         yield _gauge("ome_p2p_download_ratio", "Part of all bytes of models that came from peers, 0 to 1", ratio)
+        discovered = GaugeMetricFamily(
+            "ome_p2p_peers_discovered", "Other agents that the headless Service names", labels=["model_hash"]
+        )
+        for model_hash in sorted(live.models):
+            discovered.add_metric([model_hash], live.peers_discovered)
+        yield discovered
         connected = GaugeMetricFamily("ome_p2p_peers_connected", "Peers connected now", labels=["model_hash"])
         for model_hash, count in sorted(live.peers_connected.items()):
             connected.add_metric([model_hash], count)

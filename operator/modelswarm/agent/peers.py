@@ -119,6 +119,11 @@ class Discovery:
             elif len(self._members) < MAX_PEERS and parse_address(member.host) not in self._own:
                 self._members[member.node] = PeerAddress(member.url, member.host, member.port, member.node)
 
+    @property
+    def discovered(self) -> int:
+        """How many addresses of others the services name."""
+        return len({address for addresses in self._found.values() for address in addresses} - self._own)
+
     def peers(self) -> tuple[PeerAddress, ...]:
         """Everybody who may be there, in order; a member that DNS lists too is there once."""
         known = {parse_address(member.host) for member in self._members.values()}

@@ -12,6 +12,7 @@ from pathlib import Path
 from aiohttp import web
 
 from modelswarm.agent.metrics import AgentMetrics
+from modelswarm.errors import CannotListen
 
 DISK_SECONDS = 4.0
 """For a look at the directory. A file system that hangs is as bad as one that is full of errors."""
@@ -29,7 +30,7 @@ class Probes:
         self._look: asyncio.Task[str] | None = None
 
     async def start(self, port: int, host: str | None = None) -> int:
-        """Serve on all addresses (or ``host``'s); returns the port (of interest when asked for 0)."""
+        """Serve on all addresses (or ``host``'s); returns the port (of interest when asked for 0). Raises CannotListen."""
         app = web.Application()
         app.router.add_get("/metrics", self._metrics_page)
         app.router.add_get("/healthz", self._healthz)
@@ -37,7 +38,12 @@ class Probes:
         app.router.add_get("/readyz", self._readyz)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
-        await web.TCPSite(self._runner, host or None, port).start()
+        try:
+            await web.TCPSite(self._runner, host or None, port).start()
+        except OSError as error:
+            await self.stop()
+            where = f"{host or 'all addresses'}, port {port}"
+            raise CannotListen(f"metrics and health cannot listen on {where}: {error.strerror or error}") from None
         return int(self._runner.addresses[0][1])
 
     async def stop(self) -> None:

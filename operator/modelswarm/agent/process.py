@@ -31,7 +31,7 @@ from modelswarm.agent.swarm import Encryption, Swarm, SwarmSettings
 from modelswarm.api.nodecache import AgentStatus
 from modelswarm.content.endpoints import Endpoints
 from modelswarm.content.resolve import Resolver
-from modelswarm.errors import ModelswarmError, SettingsError
+from modelswarm.errors import CannotListen, ModelswarmError, SettingsError, StoreBusy
 from modelswarm.kube.auth import load_configuration, open_client
 from modelswarm.kube.client import KubeClient
 from modelswarm.kube.events import EventRecorder
@@ -46,7 +46,7 @@ log = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str]) -> int:
-    """Exit codes: 0 asked to stop, 1 a part died (start it again), 2 wrong settings or a store that is taken."""
+    """Exit codes: 0 asked to stop, 1 a part died (start it again), 2 wrong settings, or a store or port that is taken."""
     try:
         settings = AgentSettings.load(argv, os.environ)
     except SettingsError as error:
@@ -55,6 +55,9 @@ def main(argv: Sequence[str]) -> int:
     logs.configure(settings.log_level, settings.log_format)
     try:
         return asyncio.run(run(settings))
+    except (StoreBusy, CannotListen) as error:
+        log.error("P2P: %s", error)
+        return 2
     except ModelswarmError as error:
         log.error("P2P: %s", error)
         return 1

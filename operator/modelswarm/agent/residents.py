@@ -42,6 +42,7 @@ class Residents:
         self._held: list[Held] = []
         self._capacity = Capacity()
         self._reserved = 0
+        self._ready: frozenset[str] = frozenset()
 
     def want(self, needs: Needs, node: NodeView) -> None:
         self._needs, self._node = needs, node
@@ -79,6 +80,10 @@ class Residents:
             if needs is not None and needs != self._applied:
                 await self._apply(needs)
                 self._applied = needs
+            ready = frozenset(key for key, session in self.sessions.items() if session.is_ready)
+            if ready != self._ready:
+                self._ready = ready
+                await self._measure()
             self._tell()
             await asyncio.sleep(SETTLE_SECONDS)
 
@@ -211,6 +216,7 @@ class Residents:
             seeding_torrents=len(self._parts.seeding.hashes),
             downloads_in_flight=len(fetching),
             leases_waiting=len(elsewhere),
+            peers_discovered=self._parts.discovery.discovered,
             peers_connected={
                 session.wanted.model_hash: session.conduct.peers_connected
                 for session in sessions

@@ -5,6 +5,7 @@ They say what a NodeCache cannot: a killed agent or a lost node does not write a
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 
 from modelswarm.backends.bittorrent.nodes import Nodes, ready_nodes
@@ -16,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 class AgentWatch:
-    """Sets ``nodes.live``, and calls ``changed`` when it is another set."""
+    """Keeps ``nodes.presence``, and calls ``changed`` when another node is live, or one has been away too long."""
 
     def __init__(
         self,
@@ -26,6 +27,8 @@ class AgentWatch:
         namespace: str,
         service: str,
         changed: Callable[[], None],
+        grace: float,
+        clock: Callable[[], float] = time.monotonic,
         seconds: float = 5.0,
     ) -> None:
         self._kube = kube
@@ -33,6 +36,8 @@ class AgentWatch:
         self._namespace = namespace
         self._selector = f"kubernetes.io/service-name={service}"
         self._changed = changed
+        self._grace = grace
+        self._clock = clock
         self._seconds = seconds
         self._problem = ""
 
@@ -46,8 +51,9 @@ class AgentWatch:
             self._problem = error.message
             return False
         self._problem = ""
-        before, self._nodes.live = self._nodes.live, ready_nodes(slices)
-        return self._nodes.live != before
+        before = self._nodes.presence
+        self._nodes.presence = before.after(ready_nodes(slices), self._clock(), self._grace)
+        return self._nodes.presence != before
 
     async def run(self) -> None:
         while True:

@@ -5,7 +5,9 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from tests.integration.support.api import Manifest
+import httpx
+
+from tests.integration.support.api import ApiFailed, Manifest
 
 _EVERY = 0.15
 
@@ -42,7 +44,11 @@ class History:
 
     def _look(self) -> None:
         while not self._ended.wait(_EVERY):
-            for task in self._tasks():
+            try:
+                tasks = self._tasks()
+            except (httpx.HTTPError, ApiFailed):  # a busy API server; the next look is soon
+                continue
+            for task in tasks:
                 said = self._said.setdefault(task["metadata"]["name"], [])
                 for condition in task.get("status", {}).get("conditions", []):
                     new = (condition["type"], condition["status"], condition["reason"], condition["message"])

@@ -21,6 +21,7 @@ LIVE = Live(
     seeding_torrents=3,
     downloads_in_flight=2,
     leases_waiting=1,
+    peers_discovered=9,
     peers_connected={HASH: 4},
     models={HASH: ("org/model", "main")},
     states={ModelState.READY: 5},
@@ -36,7 +37,6 @@ def full() -> AgentMetrics:
     metrics.received(HASH, origin_bytes=100, peer_bytes=300)
     metrics.failed(HASH, "InsufficientCapacity")
     metrics.verification_failed(HASH)
-    metrics.peers_discovered(HASH, 9)
     metrics.lease_acquired()
     metrics.metainfo_request(200, 0.02, HASH)
     return metrics

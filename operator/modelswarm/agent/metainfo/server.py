@@ -54,11 +54,11 @@ _HASH = re.compile(MODEL_HASH, re.ASCII)
 log = logging.getLogger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-Observe = Callable[[int, float], None]
+Observe = Callable[[int, float, str], None]
 
 
 class MetainfoServer:
-    """``observe`` is told status and seconds of every request for metainfo (for the metrics)."""
+    """``observe`` is told status, seconds and model hash of every request for metainfo (for the metrics)."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class MetainfoServer:
         *,
         host: str | None,
         port: int,
-        observe: Observe = lambda status, seconds: None,
+        observe: Observe = lambda status, seconds, model_hash: None,
     ) -> None:
         self.port = port
         self._contents = contents
@@ -163,8 +163,9 @@ class MetainfoServer:
 
     async def _metainfo(self, request: web.Request) -> web.Response:
         began = time.monotonic()
-        response = await self._find_metainfo(request.match_info["hash"])
-        self._observe(response.status, time.monotonic() - began)
+        model_hash = request.match_info["hash"]
+        response = await self._find_metainfo(model_hash)
+        self._observe(response.status, time.monotonic() - began, model_hash)
         return response
 
     async def _find_metainfo(self, model_hash: str) -> web.Response:

@@ -22,7 +22,8 @@ class BitTorrent:
         resolved = task.status.resolved
         assert resolved is not None, "an engine sees pinned tasks only"
         placement = task.spec.placement or Placement()
-        return observe(Aim(resolved.digest, resolved.bytes, placement), self._nodes.all())
+        before = frozenset(task.status.nodes)
+        return observe(Aim(resolved.digest, resolved.bytes, placement, before), self._nodes.all())
 
     async def release(self, task: P2PTask) -> None:
         """Deleting the task is all."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from modelswarm.api.meta import JsonObject
 from modelswarm.api.nodecache import ModelState, NodeCache
+from modelswarm.backends.bittorrent.presence import Presence
 from modelswarm.kube.kinds import NODECACHE
 from modelswarm.kube.store import Store
 
@@ -29,6 +30,8 @@ class AgentNode:
     live: bool
     labels: Mapping[str, str] = field(default_factory=dict)
     copies: Mapping[str, Copy] = field(default_factory=dict)
+    awaited: bool = False
+    """Not live, but for so short a time that its agent may only be restarting."""
 
 
 def copies_of(cache: NodeCache) -> dict[str, Copy]:
@@ -75,12 +78,14 @@ def ready_nodes(slices: Sequence[JsonObject]) -> frozenset[str]:
 
 
 class Nodes:
-    """All nodes with a NodeCache. ``live`` is set from outside, by whoever follows the agents' endpoints."""
+    """All nodes with a NodeCache, which goes with its Node. ``presence`` is set from outside, by whoever follows the
+    agents' endpoints.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._read: dict[str, tuple[str, Mapping[str, str], Mapping[str, Copy]]] = {}
-        self.live: frozenset[str] = frozenset()
+        self.presence = Presence()
 
     def all(self) -> tuple[AgentNode, ...]:
         """By name. A NodeCache is read again only if it has changed."""
@@ -93,6 +98,6 @@ class Nodes:
                 cache = NodeCache.model_validate(self._store.get(NODECACHE, name))
                 self._read[name] = (version, cache.status.labels, copies_of(cache))
         return tuple(
-            AgentNode(name, name in self.live, labels, copies)
+            AgentNode(name, name in self.presence.live, labels, copies, self.presence.is_awaited(name))
             for name, (_, labels, copies) in sorted(self._read.items())
         )

@@ -1,6 +1,7 @@
 """From what the agents report to one observation of a task. Pure."""
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from modelswarm.api.conditions import TaskReason
@@ -8,7 +9,7 @@ from modelswarm.api.nodecache import ModelState
 from modelswarm.api.p2ptask import NodeFailure, Placement
 from modelswarm.backends.bittorrent.nodes import AgentNode, Copy
 from modelswarm.backends.engine import EngineState, Observation
-from modelswarm.placement import holders, matches
+from modelswarm.placement import eligible, holders
 
 MOST_NAMED = 20
 """Failures in a status."""
@@ -22,16 +23,23 @@ class Aim:
     """The manifest's digest, ``sha256:<hex>``."""
     bytes: int
     placement: Placement
+    before: AbstractSet[str] = frozenset()
+    """The nodes that were chosen the last time, where a number of them is."""
 
 
 def choose(aim: Aim, nodes: Sequence[AgentNode]) -> tuple[AgentNode, ...]:
-    """The nodes that should hold the content, by name: of those with a live agent that match, ``copies`` (or all).
+    """The nodes that should hold the content, by name: of those with an agent that match, ``copies`` (or all).
 
-    Rendezvous hashing: when a node comes or goes, no other copy moves.
+    Rendezvous hashing: when a node comes or goes, no other copy moves. A node whose agent is awaited stays chosen, but
+    nothing new is given to it.
     """
-    eligible = {node.name: node for node in nodes if node.live and matches(aim.placement.node_selector, node.labels)}
-    chosen = holders(aim.content, eligible, aim.placement.copies)
-    return tuple(eligible[name] for name in sorted(chosen))
+    by_name = {node.name: node for node in nodes if node.live or (node.awaited and _is_wanted_back(aim, node))}
+    matching = eligible({name: node.labels for name, node in by_name.items()}, aim.placement.node_selector)
+    return tuple(by_name[name] for name in sorted(holders(aim.content, matching, aim.placement.copies)))
+
+
+def _is_wanted_back(aim: Aim, node: AgentNode) -> bool:
+    return aim.placement.copies == "All" or node.name in aim.before
 
 
 def observe(aim: Aim, nodes: Sequence[AgentNode]) -> Observation:
@@ -58,10 +66,11 @@ def observe(aim: Aim, nodes: Sequence[AgentNode]) -> Observation:
     chosen_copies = [node.copies.get(aim.content) for node in chosen]
     enough = len(holding) >= min(aim.placement.min_ready, len(chosen))
     state, reason, message = _verdict(enough, failures, len(chosen))
+    awaited = [node.name for node in chosen if not node.live]
     return Observation(
         state,
         reason,
-        f"{len(ready)} of {len(chosen)} nodes hold every file, verified" if enough else message,
+        (f"{len(ready)} of {len(chosen)} nodes hold every file, verified" if enough else message) + _waiting(awaited),
         desired=len(chosen),
         ready=len(ready),
         failed=len(failures),
@@ -83,6 +92,13 @@ def _verdict(enough: bool, failures: Sequence[NodeFailure], chosen: int) -> tupl
         more = f" (and {chosen - 1} more nodes)" if chosen > 1 else ""
         return EngineState.FAILED, first.reason, f"{first.node}: {first.message}{more}"
     return EngineState.RUNNING, TaskReason.RUNNING, "The nodes' agents are fetching"
+
+
+def _waiting(awaited: Sequence[str]) -> str:
+    if not awaited:
+        return ""
+    more = f" and {len(awaited) - 1} more" if len(awaited) > 1 else ""
+    return f"; waiting for the agent of {awaited[0]}{more}"
 
 
 def _failures(aim: Aim, chosen: Sequence[AgentNode]) -> tuple[NodeFailure, ...]:

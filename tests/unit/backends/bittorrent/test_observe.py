@@ -8,6 +8,7 @@ from modelswarm.api.nodecache import CachedModel, ModelState, NodeCache, NodeCac
 from modelswarm.api.p2ptask import Placement
 from modelswarm.backends.bittorrent.nodes import AgentNode, Copy, Nodes, contents_of, copies_of, ready_nodes
 from modelswarm.backends.bittorrent.observe import Aim, choose, observe
+from modelswarm.backends.bittorrent.presence import Presence
 from modelswarm.backends.engine import EngineState
 from modelswarm.kube.kinds import NODECACHE
 from modelswarm.kube.store import Store
@@ -23,8 +24,8 @@ WAITING = Copy(ModelState.WAITING, 0)
 FULL = Copy(ModelState.FAILED, 0, reason="InsufficientCapacity", message="need 65.5Gi, free 40Gi")
 
 
-def node(name: str, copy: Copy | None = None, *, live: bool = True, **labels: str) -> AgentNode:
-    return AgentNode(name, live, labels, {} if copy is None else {CONTENT: copy})
+def node(name: str, copy: Copy | None = None, *, live: bool = True, awaited: bool = False, **labels: str) -> AgentNode:
+    return AgentNode(name, live and not awaited, labels, {} if copy is None else {CONTENT: copy}, awaited)
 
 
 def nodes(**copies: Copy | None) -> list[AgentNode]:
@@ -83,6 +84,48 @@ def test_a_node_with_a_dead_agent_is_not_ready_however_complete_it_was() -> None
     assert (seen.state, seen.desired, seen.ready) == (EngineState.RUNNING, 1, 0)
 
 
+def test_a_copy_waits_for_an_agent_that_is_away_and_is_made_elsewhere_when_it_has_been_away_too_long() -> None:
+    fleet = [node(f"n{number}", READY) for number in range(9)]
+    first, second = (each.name for each in choose(TWO, fleet))
+    aim = replace(TWO, before=frozenset({first, second}))
+    away = [node(each.name, READY, awaited=each.name == first) for each in fleet]
+    assert [each.name for each in choose(aim, away)] == [first, second]
+    seen = observe(aim, away)
+    assert (seen.state, seen.desired, seen.ready, seen.nodes) == (EngineState.READY, 2, 1, (first, second))
+    assert seen.message == f"1 of 2 nodes hold every file, verified; waiting for the agent of {first}"
+    lost = [node(each.name, READY, live=each.name != first) for each in fleet]
+    assert second in observe(aim, lost).nodes
+    assert first not in observe(aim, lost).nodes
+    assert observe(aim, lost).ready == 2
+
+
+def test_nothing_new_is_given_to_a_node_whose_agent_is_away() -> None:
+    fleet = [node("a", awaited=True), node("b"), node("c")]
+    assert [each.name for each in choose(TWO, fleet)] == ["b", "c"]
+
+
+def test_a_node_whose_agent_is_away_is_one_of_all() -> None:
+    seen = observe(ALL, [node("a", READY, awaited=True), node("b", READY), node("c", READY, live=False)])
+    assert (seen.state, seen.desired, seen.ready) == (EngineState.READY, 2, 1)
+
+
+def test_a_node_whose_labels_no_longer_match_is_not_waited_for() -> None:
+    aim = Aim(CONTENT, SIZE, Placement(copies=1, node_selector={"gpu": "yes"}), frozenset({"a"}))
+    assert [each.name for each in choose(aim, [node("a", awaited=True), node("b", gpu="yes")])] == ["b"]
+
+
+def test_several_that_are_away_are_counted() -> None:
+    aim = replace(ALL, placement=Placement(copies="All", min_ready=2))
+    seen = observe(aim, [node("a", READY), node("b", HALF, awaited=True), node("c", awaited=True)])
+    assert (seen.state, seen.desired, seen.ready, seen.done_bytes) == (EngineState.RUNNING, 3, 1, 1500)
+    assert seen.message == "The nodes' agents are fetching; waiting for the agent of b and 1 more"
+
+
+def test_when_all_agents_are_away_the_engine_cannot_be_asked() -> None:
+    seen = observe(replace(TWO, before=frozenset({"a"})), [node("a", READY, awaited=True)])
+    assert (seen.state, seen.reason) == (EngineState.UNREACHABLE, "NoAgent")
+
+
 def test_a_copy_on_a_node_that_was_not_chosen_counts_for_readiness() -> None:
     fleet = [node(f"n{number}") for number in range(4)]
     chosen = {each.name for each in choose(Aim(CONTENT, SIZE, Placement(copies=1)), fleet)}
@@ -129,7 +172,7 @@ def test_node_caches_are_read_once_per_version_and_forgotten_with_their_node() -
     nodes = Nodes(store)
     model = CachedModel(content=CONTENT, name="org/model", state=ModelState.FETCHING, bytes=SIZE, done_bytes=10)
     store.put(NODECACHE, cache("a", 1, model, gpu="yes"))  # type: ignore[arg-type]
-    nodes.live = frozenset({"a"})
+    nodes.presence = Presence(frozenset({"a"}))
     [first] = nodes.all()
     assert (first.live, first.labels, first.copies[CONTENT].done_bytes) == (True, {"gpu": "yes"}, 10)
     assert nodes.all()[0].copies is first.copies
