@@ -67,7 +67,7 @@ class AgentFleet:
 
     ``environment`` is for all of them; the hub is named by ``HF_ENDPOINT`` in it. All use the seed's ports, each on an
     address of its own in ``network`` (the first three numbers of loopback addresses; by default some that no other
-    fleet of this machine is likely to have).
+    fleet of this machine is likely to have). ``size``: the most agents that there will be.
     """
 
     def __init__(
@@ -78,15 +78,19 @@ class AgentFleet:
         environment: Mapping[str, str] | None = None,
         prefix: Mapping[str, Sequence[str]] | None = None,
         network: str | None = None,
+        size: int = 32,
     ) -> None:
         self.agents: dict[str, Agent] = {}
         self._cluster = cluster
         self._directory = directory
         self._environment = dict(environment or {})
         self._prefix = dict(prefix or {})
+        self._size = size
         # Not the shared generator, which test tools seed: then all test processes would choose alike.
         choice = random.SystemRandom()
         self.network = network or f"127.{choice.randint(16, 254)}.{choice.randint(1, 254)}"
+        self._taken = 0
+        self._slice = f"{SERVICE}-{self.network.replace('.', '-')}"
         self._published: list[tuple[str, str, bool]] | None = None
         self._lock = threading.Lock()
         self._stopping = threading.Event()
@@ -109,7 +113,7 @@ class AgentFleet:
     def _clean(self) -> None:
         """Other tests must not meet our nodes."""
         nodes, pods = list(self.agents), [_pod_name(node) for node in self.agents]
-        slice_name = f"endpointslice/{SERVICE}-dev"
+        slice_name = f"endpointslice/{self._slice}"
         self._cluster.kubectl("delete", slice_name, "-n", AGENT_NAMESPACE, "--ignore-not-found", check=False)
         if nodes:
             self._cluster.kubectl(
@@ -121,7 +125,8 @@ class AgentFleet:
 
     def add(self, node: str, host: str | None = None, *, labels: Mapping[str, str] | None = None) -> Agent:
         """A node with an agent on it; the agent is not started yet."""
-        host = host or f"{self.network}.{len(self.agents) + 1}"
+        self._taken += 1
+        host = host or f"{self.network}.{self._taken}"
         labels = {"kubernetes.io/hostname": node, **(labels or {})}
         self._cluster.apply(_documents(_node(node, labels), _pod(node, host)))
         self._cluster.kubectl(
@@ -134,6 +139,7 @@ class AgentFleet:
             f"agent {node}",
             [*self._prefix.get(node, ()), sys.executable, "-m", "modelswarm", "agent"],
             log=self._directory / f"{node}.log",
+            cwd=store,
             env={
                 "KUBECONFIG": str(
                     self._cluster.service_account_kubeconfig(
@@ -160,7 +166,7 @@ class AgentFleet:
     @property
     def peers_service(self) -> str:
         """Instead of DNS: every address that an agent may have."""
-        return ",".join(f"{self.network}.{number}" for number in range(1, 33))
+        return ",".join(f"{self.network}.{number}" for number in range(1, self._size + 1))
 
     def start(self, *nodes: str, seconds: float = 30.0) -> None:
         """Start these agents (all of them without names), and wait until they are ready."""
@@ -201,7 +207,7 @@ class AgentFleet:
             if found != self._published:
                 # An API server that a test has taken away comes back; until then nothing is known of the endpoints.
                 with contextlib.suppress(KubectlFailed):
-                    self._cluster.apply(_documents(_slice(found)))
+                    self._cluster.apply(_documents(_slice(self._slice, found)))
                     self._published = found
 
 
@@ -230,12 +236,12 @@ def _pod(node: str, host: str) -> dict[str, object]:
     }
 
 
-def _slice(found: Sequence[tuple[str, str, bool]]) -> dict[str, object]:
+def _slice(name: str, found: Sequence[tuple[str, str, bool]]) -> dict[str, object]:
     return {
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
         "metadata": {
-            "name": f"{SERVICE}-dev",
+            "name": name,
             "namespace": AGENT_NAMESPACE,
             "labels": {"kubernetes.io/service-name": SERVICE, "endpointslice.kubernetes.io/managed-by": "dev"},
         },

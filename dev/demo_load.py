@@ -17,7 +17,7 @@ from dev.demo_engine import Node
 from dev.demo_steps import DemoFailed
 from dev.installation import ROOT
 
-TIMEOUT = 60.0
+TIMEOUT = 120.0
 Object = dict[str, Any]
 
 

@@ -15,6 +15,7 @@ from modelswarm.backends.dragonfly.engine import Dragonfly
 from modelswarm.backends.dragonfly.images import Images
 from modelswarm.backends.dragonfly.reasons import DragonflyError, DragonflyReason
 from modelswarm.backends.dragonfly.seeds import Seeds
+from modelswarm.backends.dragonfly.settings import DragonflySettings
 from modelswarm.backends.dragonfly.wire import GrpcWire
 from modelswarm.backends.engine import EngineBackend
 from modelswarm.content.credentials import RegistryAuth
@@ -33,14 +34,21 @@ NODES_SECONDS = 300.0
 def engines(
     world: World, http: httpx.AsyncClient, endpoints: Endpoints, resolver: Resolver, nodes: Nodes | None = None
 ) -> list[EngineBackend]:
-    """In the order in which ``Auto`` tries them. ``Direct`` serves everything and stands last.
+    """In the order in which ``Auto`` tries them: the one that the settings prefer, Dragonfly, BitTorrent, Direct.
 
-    ``nodes`` are those with agents, where agents are installed.
+    ``Direct`` serves everything. ``nodes`` are those with agents, where agents are installed.
     """
-    found: list[EngineBackend] = [] if nodes is None else [BitTorrent(nodes)]
-    settings = world.settings.dragonfly()
-    if settings is None:
-        return [*found, Direct()]
+    found: list[EngineBackend] = [Direct()]
+    if nodes is not None:
+        found.insert(0, BitTorrent(nodes))
+    if (settings := world.settings.dragonfly()) is not None:
+        found.insert(0, _dragonfly(world, http, endpoints, resolver, settings))
+    return sorted(found, key=lambda engine: engine.name is not world.settings.engine)
+
+
+def _dragonfly(
+    world: World, http: httpx.AsyncClient, endpoints: Endpoints, resolver: Resolver, settings: DragonflySettings
+) -> Dragonfly:
 
     async def auths(task: P2PTask) -> Mapping[str, RegistryAuth]:
         # One that cannot be read is no obstacle: the image may be public, and if not, the manager will say so.
@@ -49,7 +57,7 @@ def engines(
     images = Images(http, endpoints, settings, resolver.resolve_image, auths, NodePlatforms(world))
     client = ManagerClient(http, settings.manager_url, lambda: read_token(world))
     seeds = Seeds(settings.schedulers, GrpcWire())
-    return [Dragonfly(client, settings, endpoints, images, seeds, clock=world.clock), *found, Direct()]
+    return Dragonfly(client, settings, endpoints, images, seeds, clock=world.clock)
 
 
 async def read_token(world: World) -> str:

@@ -16,6 +16,9 @@ from modelswarm.errors import SettingsError
 
 PREFIX = "MODELSWARM_"
 
+_NEEDED = {Engine.DRAGONFLY: "dragonfly_manager_url", Engine.BITTORRENT: "agent_root"}
+"""The setting without which there is no such engine."""
+
 
 class OperatorSettings(BaseModel):
     """See the field descriptions; ``modelswarm operator --help`` prints them."""
@@ -25,7 +28,10 @@ class OperatorSettings(BaseModel):
     namespace: str = Field(default="llmaz-system", description="namespace of the operator and of model tasks")
     llmaz_namespace: str = Field(default="llmaz-system", description="where llmaz's own controllers would run")
     distribution: bool = Field(default=True, description="false: plain llmaz behaviour, no P2PTasks and no gate")
-    engine: Engine = Field(default=Engine.DIRECT, description="what engine Auto means")
+    engine: Engine = Field(
+        default=Engine.AUTO,
+        description="the engine that Auto tries first; Auto: Dragonfly, then BitTorrent, where they are configured",
+    )
     loader_image: str = Field(
         default=f"modelswarm/loader:v{__version__}",
         description="image of the model-loader, unless llmaz-global-config names one",
@@ -119,7 +125,11 @@ class OperatorSettings(BaseModel):
     def load(cls, argv: Sequence[str], environ: Mapping[str, str]) -> "OperatorSettings":
         """From flags and environment; raises ``SettingsError`` that names the setting and what is wrong with it."""
         parser = argparse.ArgumentParser(
-            prog="modelswarm operator", description="Run the controllers.", allow_abbrev=False
+            prog="modelswarm operator",
+            usage="%(prog)s [--SETTING VALUE ...]",
+            description="Run the controllers.",
+            epilog=f"Each --some-setting is the variable {PREFIX}SOME_SETTING too; the flag wins. Times are seconds.",
+            allow_abbrev=False,
         )
         for name, field in cls.model_fields.items():
             parser.add_argument(
@@ -135,11 +145,15 @@ class OperatorSettings(BaseModel):
             if value is not None:
                 raw[name] = _parse(value, get_origin(field.annotation) or field.annotation, name)
         try:
-            return cls.model_validate(raw)
+            settings = cls.model_validate(raw)
         except ValidationError as error:
             first = error.errors()[0]
             name = ".".join(str(part) for part in first["loc"])
             raise SettingsError(f"--{name.replace('_', '-')} / {PREFIX}{name.upper()}: {first['msg']}") from None
+        needed = _NEEDED.get(settings.engine)
+        if needed is not None and getattr(settings, needed) is None:
+            raise SettingsError(f"--engine / {PREFIX}ENGINE: {settings.engine} needs --{needed.replace('_', '-')}")
+        return settings
 
     def dragonfly(self) -> DragonflySettings | None:
         """The settings of engine Dragonfly, if there is one."""

@@ -14,9 +14,10 @@ import pytest
 
 from dev.controlplane import ControlPlane
 from dev.hub import Hub, HubThread, Repository
-from dev.installation import OperatorProcess, install
+from dev.installation import ROOT, OperatorProcess, install
 from dev.registry import Registry
 from tests.integration.support import Api, Operators, Scene, Valve
+from tests.integration.support.fleet import Swarms
 
 # The first start on a machine may have to build the programs.
 TIMEOUT = 1200
@@ -266,3 +267,16 @@ def namespace(bare_scene: Scene) -> str:
 def scene(bare_scene: Scene, operator: OperatorProcess) -> Scene:
     """A fresh namespace with the shared operator at work."""
     return bare_scene
+
+
+@pytest.fixture(scope="module")
+def swarms(
+    cluster: ControlPlane, api: Api, operators: Operators, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Swarms]:
+    """Makes fleets of agents. For as long as the module's tests run, the operator reads the same hub as they do."""
+    for manifest in ("p2p/headless-service", "p2p/model-agent-daemonset", "operator/rbac-agents"):
+        cluster.apply(ROOT / "config" / f"{manifest}.yaml")
+    cluster.apply(ROOT / "config" / "operator" / "rbac-for-agents.yaml")
+    flags = ("--agent-root=/mnt/models", "--stall-seconds=120", "--retry-seconds=2", "--agent-grace-seconds=3")
+    with HubThread(Hub()) as hub, operators.replaced(*flags, environment={"HF_ENDPOINT": hub.url}):
+        yield Swarms(cluster, api, hub, tmp_path_factory.mktemp("fleets"))

@@ -1,6 +1,5 @@
 """Engine BitTorrent from the operator's side: agents are played by the test, which writes what they would report."""
 
-import json
 from collections.abc import Iterator
 
 import pytest
@@ -8,9 +7,9 @@ import pytest
 from dev.controlplane import ControlPlane
 from dev.installation import NAMESPACE, ROOT, OperatorProcess
 from tests.integration.support import Manifest, Operators, Scene, eventually
+from tests.integration.support.played import PlayedAgents, make_namespace
 
 MODEL = "facebook/opt-125m"
-AGENTS = "ome"
 FLAGS = (
     "--agent-root=/mnt/models",
     "--agent-grace-seconds=6",
@@ -22,74 +21,17 @@ FLAGS = (
 SECONDS = 30.0
 
 
-class Agents:
-    """Nodes with agents, as the API server sees them."""
-
-    def __init__(self, cluster: ControlPlane) -> None:
-        self._cluster = cluster
-        self._models: dict[str, list[Manifest]] = {}
-        self._labels: dict[str, dict[str, str]] = {}
-
-    def add(self, *names: str, **labels: str) -> None:
-        for name in names:
-            self._models[name], self._labels[name] = [], labels
-            self.report(name)
-        self.ready(*self._models)
-
-    def ready(self, *names: str) -> None:
-        """These have a ready endpoint, and no others."""
-        endpoints = [
-            {"addresses": [f"10.0.0.{number}"], "nodeName": name, "conditions": {"ready": name in names}}
-            for number, name in enumerate(self._models, 1)
-        ]
-        self._apply(
-            {
-                "apiVersion": "discovery.k8s.io/v1",
-                "kind": "EndpointSlice",
-                "metadata": {
-                    "name": "ome-peers-test",
-                    "namespace": AGENTS,
-                    "labels": {"kubernetes.io/service-name": "ome-peers"},
-                },
-                "addressType": "IPv4",
-                "endpoints": endpoints,
-                "ports": [],
-            }
-        )
-
-    def report(self, name: str, content: str | None = None, **entry: object) -> None:
-        if content is not None:
-            self._models[name] = [{"content": content, "name": MODEL, **entry}]
-        cache: Manifest = {
-            "apiVersion": "llmaz.io/v1alpha1",
-            "kind": "NodeCache",
-            "metadata": {"name": name},
-        }
-        self._apply(cache)
-        self._apply({**cache, "status": {"labels": self._labels[name], "models": self._models[name]}}, "status")
-
-    def clean(self) -> None:
-        self._cluster.kubectl("delete", "nodecaches", "--all", "--wait=false")
-        self._cluster.kubectl("delete", "endpointslices", "--all", "-n", AGENTS, "--wait=false")
-
-    def _apply(self, obj: Manifest, subresource: str = "") -> None:
-        flags = [f"--subresource={subresource}"] if subresource else []
-        self._cluster.kubectl(
-            "apply", "--server-side", "--force-conflicts", *flags, "-f", "-", input=json.dumps(obj)
-        )  # fmt: skip
-
-
 @pytest.fixture(scope="module")
 def operator(cluster: ControlPlane, operators: Operators) -> Iterator[OperatorProcess]:
-    cluster.apply(json.dumps({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": AGENTS}}))
+    make_namespace(cluster)
     cluster.apply(ROOT / "config" / "operator" / "rbac-agents.yaml")
     with operators.replaced(*FLAGS) as other:
         yield other
 
 
 @pytest.fixture
-def agents(cluster: ControlPlane, operator: OperatorProcess) -> Iterator[Agents]:
-    agents = Agents(cluster)
+def agents(cluster: ControlPlane, operator: OperatorProcess) -> Iterator[PlayedAgents]:
+    agents = PlayedAgents(cluster)
     yield agents
     agents.clean()
 
@@ -123,7 +65,7 @@ def settled(scene: Scene, task: Manifest, **wanted: object) -> Manifest:
     return eventually(look, SECONDS)
 
 
-def test_a_model_goes_to_two_nodes_and_its_pods_use_the_nodes_copy(scene: Scene, agents: Agents) -> None:
+def test_a_model_goes_to_two_nodes_and_its_pods_use_the_nodes_copy(scene: Scene, agents: PlayedAgents) -> None:
     agents.add("n1", "n2", "n3")
     model = scene.model("m", MODEL)
     play = scene.playground("play", model)
@@ -150,7 +92,7 @@ def test_a_model_goes_to_two_nodes_and_its_pods_use_the_nodes_copy(scene: Scene,
 
 
 def test_a_copy_waits_for_an_agent_that_is_away_and_is_made_elsewhere_when_it_stays_away(
-    scene: Scene, agents: Agents
+    scene: Scene, agents: PlayedAgents
 ) -> None:
     agents.add("n1", "n2", "n3")
     task = task_of(scene, scene.model("m", MODEL))
@@ -171,7 +113,7 @@ def test_a_copy_waits_for_an_agent_that_is_away_and_is_made_elsewhere_when_it_st
     settled(scene, task, phase="Succeeded", ready=2, nodes=before)
 
 
-def test_nodes_that_cannot_go_on_are_named_with_their_reason(scene: Scene, agents: Agents) -> None:
+def test_nodes_that_cannot_go_on_are_named_with_their_reason(scene: Scene, agents: PlayedAgents) -> None:
     agents.add("n1", "n2")
     task = task_of(scene, scene.model("m", MODEL))
     digest = settled(scene, task, phase="Running", desired=2)["resolved"]["digest"]
@@ -184,7 +126,9 @@ def test_nodes_that_cannot_go_on_are_named_with_their_reason(scene: Scene, agent
     )
 
 
-def test_without_a_live_agent_the_task_falls_back_and_recovers_when_one_comes(scene: Scene, agents: Agents) -> None:
+def test_without_a_live_agent_the_task_falls_back_and_recovers_when_one_comes(
+    scene: Scene, agents: PlayedAgents
+) -> None:
     model = scene.model("m", MODEL)
     play = scene.playground("play", model)
     task = task_of(scene, model)
@@ -198,7 +142,7 @@ def test_without_a_live_agent_the_task_falls_back_and_recovers_when_one_comes(sc
     settled(scene, task, phase="Succeeded", ready=1, desired=1)
 
 
-def test_only_nodes_with_the_labels_of_the_placement_are_chosen(scene: Scene, agents: Agents) -> None:
+def test_only_nodes_with_the_labels_of_the_placement_are_chosen(scene: Scene, agents: PlayedAgents) -> None:
     agents.add("cpu")
     agents.add("gpu", accelerator="h100")
     flavor = {"name": "h100", "limits": {"nvidia.com/gpu": "1"}, "nodeSelector": {"accelerator": "h100"}}
@@ -206,7 +150,7 @@ def test_only_nodes_with_the_labels_of_the_placement_are_chosen(scene: Scene, ag
     assert settled(scene, task, phase="Running", desired=1)["nodes"] == ["gpu"]
 
 
-def test_an_image_is_left_to_the_kubelet(scene: Scene, agents: Agents) -> None:
+def test_an_image_is_left_to_the_kubelet(scene: Scene, agents: PlayedAgents) -> None:
     agents.add("n1")
     scene.playground("play", scene.model("m", MODEL))
 

@@ -13,12 +13,13 @@ from dev.hub import HubThread
 from dev.installation import NAMESPACE, ROOT, SERVICE_ACCOUNT, OperatorProcess, install
 from dev.registry import Registry
 from tests.integration.support import Api, Manifest, eventually, open_model, p2p_task, playground
+from tests.integration.support.played import PlayedAgents, make_namespace
 
 HOME = "default"
 USER = f"system:serviceaccount:{NAMESPACE}:{SERVICE_ACCOUNT}"
 OURS = "app.kubernetes.io/managed-by=modelswarm"
 TOKEN = "hf_of_the_operator"
-RULES = ROOT / "config" / "operator" / "rbac.yaml"
+RULES = (ROOT / "config" / "operator" / "rbac.yaml", ROOT / "config" / "operator" / "rbac-agents.yaml")
 
 
 class Right(NamedTuple):
@@ -33,6 +34,7 @@ NEVER_SEEN = {
     Right("inference.llmaz.io", "playgrounds", "get"): "as above",
     Right("inference.llmaz.io", "backendruntimes", "get"): "as above",
     Right("llmaz.io", "p2ptasks", "get"): "as above",
+    Right("llmaz.io", "nodecaches", "get"): "as above",
     Right("llmaz.io", "openmodels/finalizers", "update"): "asked by OwnerReferencesPermissionEnforcement, if it is on",
     Right("llmaz.io", "p2ptasks/finalizers", "update"): "as above",
     Right("inference.llmaz.io", "playgrounds/finalizers", "update"): "as above",
@@ -51,6 +53,8 @@ NEVER_SEEN = {
 def own_cluster() -> Iterator[ControlPlane]:
     with ControlPlane(controllers=False, scheduler=False, audit_log=True) as running:
         install(running)
+        make_namespace(running)
+        running.apply(RULES[1])
         yield running
 
 
@@ -59,19 +63,26 @@ def used(
     own_cluster: ControlPlane, hub_server: HubThread, registry: Registry, tmp_path_factory: pytest.TempPathFactory
 ) -> list[AuditEvent]:
     """All requests of an operator that has met everything once: new, changed, scaled, lost, deleted, handed over."""
-    log: Path = tmp_path_factory.mktemp("rights") / "operator.log"
-    operator = OperatorProcess(
-        own_cluster.service_account_kubeconfig(NAMESPACE, SERVICE_ACCOUNT),
-        log,
-        arguments=["--log-format=text", f"--registries=docker.io={registry.url}"],
-        environment={"HF_ENDPOINT": hub_server.url},
-    )
-    with operator, Api(own_cluster) as api:
-        operator.wait_leading()
+    logs: Path = tmp_path_factory.mktemp("rights")
+    kubeconfig = own_cluster.service_account_kubeconfig(NAMESPACE, SERVICE_ACCOUNT)
+
+    def operator(name: str, *more: str) -> OperatorProcess:
+        return OperatorProcess(
+            kubeconfig,
+            logs / f"{name}.log",
+            arguments=["--log-format=text", f"--registries=docker.io={registry.url}", *more],
+            environment={"HF_ENDPOINT": hub_server.url},
+        )
+
+    with operator("without-agents") as running, Api(own_cluster) as api:
+        running.wait_leading()
         secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "modelhub-secret", "namespace": NAMESPACE}}
         hub_server.hub.allow(TOKEN, "*")
         api.apply({**secret, "stringData": {"HF_TOKEN": TOKEN}})
         _live_through(api)
+    with operator("with-agents", "--agent-root=/mnt/models") as running, Api(own_cluster) as api:
+        running.wait_leading()
+        _live_with_agents(api, PlayedAgents(own_cluster))
     return [event for event in own_cluster.audit_events() if event.user == USER]
 
 
@@ -98,6 +109,19 @@ def _live_through(api: Api) -> None:
     eventually(lambda: api.find("P2PTask", "by-hand", HOME) is None, 10)
 
 
+def _live_with_agents(api: Api, agents: PlayedAgents) -> None:
+    agents.add("n1")
+    api.apply(open_model("second", "facebook/opt-6.7b"))
+
+    def task() -> Manifest:
+        [found] = api.all("P2PTask", NAMESPACE, labels="llmaz.io/model-name=second")
+        return found.get("status", {})  # type: ignore[no-any-return]
+
+    eventually(lambda: task().get("nodes") == ["n1"], 30)
+    agents.report("n1", task()["resolved"]["digest"], state="Ready")
+    eventually(lambda: task()["phase"] == "Succeeded", 30)
+
+
 def _at_home(obj: Manifest) -> Manifest:
     return {**obj, "metadata": {**obj["metadata"], "namespace": HOME}}
 
@@ -117,7 +141,7 @@ def _become_available(api: Api) -> bool:
 
 def _given() -> set[Right]:
     rights: set[Right] = set()
-    for document in yaml.safe_load_all(RULES.read_text()):
+    for document in (each for path in RULES for each in yaml.safe_load_all(path.read_text())):
         for rule in document.get("rules", []):
             rights |= {
                 Right(group, resource, verb, name)

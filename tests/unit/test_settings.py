@@ -28,7 +28,10 @@ def test_without_anything_the_defaults_hold() -> None:
         pytest.param([], {"MODELSWARM_STALL_SECONDS": "1.5"}, "stall_seconds", 1.5, id="a number with a fraction"),
         pytest.param([], {"MODELSWARM_DISTRIBUTION": "false"}, "distribution", False, id="a boolean"),
         pytest.param(["--leader-elect", "false"], {}, "leader_elect", False, id="a boolean as a flag"),
-        pytest.param([], {"MODELSWARM_ENGINE": "BitTorrent"}, "engine", Engine.BITTORRENT, id="an engine"),
+        pytest.param([], {"MODELSWARM_ENGINE": "Direct"}, "engine", Engine.DIRECT, id="an engine"),
+        pytest.param(
+            ["--agent-root=/m"], {"MODELSWARM_ENGINE": "BitTorrent"}, "engine", Engine.BITTORRENT, id="that is there"
+        ),
         pytest.param(["--credential-namespaces", "a, b,,c"], {}, "credential_namespaces", ("a", "b", "c"), id="a list"),
         pytest.param(
             ["--registries", "docker.io=http://127.0.0.1:5000,ghcr.io=https://m/?a=b"],
@@ -56,6 +59,8 @@ def test_load(argv: list[str], environ: dict[str, str], field: str, value: objec
         pytest.param([], {"MODELSWARM_GATE_TIMEOUT_SECONDS": "nan"}, "gate_timeout_seconds", id="not a number"),
         pytest.param([], {"MODELSWARM_GATE_TIMEOUT_SECONDS": "-1"}, "gate_timeout_seconds", id="a negative time"),
         pytest.param([], {"MODELSWARM_ENGINE": "Carrier"}, "engine", id="an unknown engine"),
+        pytest.param(["--engine", "BitTorrent"], {}, "engine", id="an engine that is not configured"),
+        pytest.param([], {"MODELSWARM_ENGINE": "Dragonfly"}, "engine", id="nor is this one"),
         pytest.param([], {"MODELSWARM_LOG_LEVEL": "verbose"}, "log_level", id="an unknown level"),
         pytest.param([], {"MODELSWARM_LOG_FORMAT": "xml"}, "log_format", id="an unknown format"),
         pytest.param([], {"MODELSWARM_DISTRIBUTION": "maybe"}, "distribution", id="no boolean"),

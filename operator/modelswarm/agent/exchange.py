@@ -8,14 +8,14 @@ file that is through, however large the content is. Whoever comes later joins th
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from modelswarm.agent.holdings import Holdings
 from modelswarm.agent.messages import Publication
 from modelswarm.agent.segments import Segment, hash_count
+from modelswarm.agent.sharing import WindowPort
 from modelswarm.agent.swarm import Event, Part, Peer, TorrentFailed, Window, WindowDone, WindowStalled
 from modelswarm.agent.swarm import piece_length as piece_length_of
 from modelswarm.agent.swarm.windows import HASH_BYTES
@@ -28,53 +28,20 @@ LINGER_SECONDS = 20.0
 log = logging.getLogger(__name__)
 
 
-class SwarmPort(Protocol):
-    """What an exchange needs of ``agent.swarm.Swarm``."""
-
-    def share(
-        self,
-        window: Window,
-        path: Path,
-        *,
-        content: str,
-        have: Collection[int],
-        peers: Collection[Peer],
-        holders: Iterable[str] = (),
-    ) -> None: ...
-
-    def drop(self, torrent: str) -> None: ...
-
-    def add_peers(self, torrent: str, peers: Iterable[Peer]) -> None: ...
-
-
-class NoSwarm:
-    """For a node without peers."""
-
-    def share(
-        self,
-        window: Window,
-        path: Path,
-        *,
-        content: str,
-        have: Collection[int],
-        peers: Collection[Peer],
-        holders: Iterable[str] = (),
-    ) -> None:
-        """Nobody is there."""
-
-    def drop(self, torrent: str) -> None:
-        """Nothing is shared."""
-
-    def add_peers(self, torrent: str, peers: Iterable[Peer]) -> None:
-        """There are none."""
-
-
 @dataclass(frozen=True, slots=True)
 class Arrival:
     """A segment came through a window: it agrees with the hashes that ``publisher`` told."""
 
     segment: Segment
     hashes: bytes
+    publisher: str
+
+
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    """Another publication of a segment holds now: ``publisher`` told the one before, and its bytes are not believed."""
+
+    segment: Segment
     publisher: str
 
 
@@ -101,7 +68,7 @@ class Exchange:
         *,
         node: str,
         content: str,
-        swarm: SwarmPort,
+        swarm: WindowPort,
         place: Place,
     ) -> None:
         self._holdings = holdings
@@ -114,12 +81,13 @@ class Exchange:
         self._known: dict[int, tuple[bytes, str]] = {}
         self._waiting: deque[tuple[int, ...]] = deque()
         self._shared: dict[str, _Shared] = {}
+        self._withheld: set[int] = set()
         self._dropping: dict[str, asyncio.TimerHandle] = {}
 
     @property
     def wanted(self) -> int:
         """Windows that are on their way."""
-        return sum(shared.wanted for shared in self._shared.values())
+        return sum(map(self._is_wanted, self._shared.values()))
 
     def hashes(self, segment: int) -> bytes | None:
         """What is known of a segment: the SHA-1s of its pieces, joined."""
@@ -131,26 +99,44 @@ class Exchange:
         named = (self._known.get(segment.index) for segment in self._holdings.segments_of(file))
         return tuple(dict.fromkeys(known[1] for known in named if known is not None))
 
-    async def learn(self, publications: Iterable[Publication]) -> list[Segment]:
-        """Take in what was published, and join it; returns segments whose bytes here were of another publication."""
-        replaced: list[Segment] = []
+    def told(self, segment: int) -> Publication | None:
+        """What was published of a segment, as far as this node knows."""
+        known = self._known.get(segment)
+        return Publication(segments=(segment,), hashes=known[0], publisher=known[1]) if known is not None else None
+
+    async def learn(self, publications: Iterable[Publication]) -> list[Replaced]:
+        """Take in what was published, and join it; returns what it replaces.
+
+        What disagrees with a file that was verified here is not believed: its digest is the origin's own word.
+        """
+        replaced: list[Replaced] = []
         for publication in publications:
             parts = self._split(publication)
-            fresh = [(segment, hashes) for segment, hashes in parts if self.hashes(segment.index) != hashes]
+            fresh = [(segment, hashes) for segment, hashes in parts if self._is_news(segment, hashes)]
             for segment, hashes in fresh:
-                if self.hashes(segment.index) is not None:
+                if (known := self._known.get(segment.index)) is not None:
                     self._forget(segment)
-                    replaced.append(segment)
+                    replaced.append(Replaced(segment, known[1]))
+                self._withheld.discard(segment.index)
                 self._known[segment.index] = (hashes, publication.publisher)
             if fresh:
                 self._waiting.append(tuple(segment.index for segment, _ in fresh))
         await self._advance()
         return replaced
 
-    async def offer(self, segment: Segment, hashes: bytes) -> Publication:
-        """This node has read a segment from the origin: serve it at once; returns what to publish."""
+    async def offer(self, segment: Segment, hashes: bytes) -> Publication | None:
+        """This node has read a segment from the origin: serve it at once; returns what to publish.
+
+        None: somebody else's publication of it holds, with other hashes. Only one can, so ours are given up, and
+        theirs are fetched. It is not so for a segment that was withheld to be read again: that is a second word.
+        """
+        known, again = self.hashes(segment.index), segment.index in self._withheld
+        if known not in (None, hashes) and not again and not self._holdings.is_verified(segment.file):
+            return None
+        self._withheld.discard(segment.index)
         publication = Publication(segments=(segment.index,), hashes=hashes, publisher=self._node)
-        self._known[segment.index] = (hashes, self._node)
+        if known != hashes:
+            self._known[segment.index] = (hashes, self._node)
         # By itself in any case: others may join it before they know that the file is all published.
         await self._join((segment.index,), whole=False)
         await self._advance()
@@ -189,12 +175,19 @@ class Exchange:
                 return []
         return None
 
+    def withhold(self, segment: Segment) -> None:
+        """A segment is about to be read again in place: until ``offer`` or ``refetch``, it is not shared."""
+        self._withheld.add(segment.index)
+        self._forget(segment)
+        self._waiting = deque(
+            rest for each in self._waiting if (rest := tuple(index for index in each if index != segment.index))
+        )
+
     async def refetch(self, segments: Iterable[Segment]) -> None:
-        """These segments were damaged here: get them again from whoever has them right."""
+        """These segments are damaged here, or not read after all: get them from whoever has them right."""
         for segment in segments:
-            self._holdings.lost(segment.index)
-            for shared in [each for each in self._shared.values() if segment.index in each.segments]:
-                self._drop(shared.window.id)
+            self._withheld.discard(segment.index)
+            self._forget(segment)
             if segment.index in self._known:
                 self._waiting.append((segment.index,))
         await self._advance()
@@ -243,9 +236,9 @@ class Exchange:
         """One window for all of a file, as soon as all of it was published and nothing of it is on its way here."""
         segments = tuple(segment.index for segment in self._holdings.segments_of(file))
         parts = [shared for shared in self._shared.values() if shared.file == file]
-        if any(shared.whole for shared in parts) or any(shared.wanted for shared in parts):
+        if any(shared.whole or self._is_wanted(shared) for shared in parts):
             return
-        if not all(segment in self._known for segment in segments):
+        if not all(segment in self._known and segment not in self._withheld for segment in segments):
             return
         if self.wanted >= MOST_WANTED and not all(map(self._holdings.has, segments)):
             return
@@ -281,7 +274,7 @@ class Exchange:
     async def _unstick(self, shared: _Shared) -> None:
         """Others may have gone over to the window of the whole file, or our connections may be dead: begin again."""
         file = shared.file
-        stuck = [each for each in self._shared.values() if each.file == file and each.wanted]
+        stuck = [each for each in self._shared.values() if each.file == file and self._is_wanted(each)]
         for each in stuck:
             self._drop(each.window.id)
             self._waiting.append(each.segments)
@@ -289,9 +282,17 @@ class Exchange:
 
     async def _again(self, shared: _Shared) -> None:
         self._drop(shared.window.id)
-        if shared.wanted:
+        if self._is_wanted(shared):
             self._waiting.append(shared.segments)
         await self._advance()
+
+    def _is_news(self, segment: Segment, hashes: bytes) -> bool:
+        known = self.hashes(segment.index)
+        return known != hashes and (known is None or not self._holdings.is_verified(segment.file))
+
+    def _is_wanted(self, shared: _Shared) -> bool:
+        """Whether it is on its way still; the file may have come with another content meanwhile."""
+        return shared.wanted and not all(map(self._holdings.has, shared.segments))
 
     def _window(self, segments: Iterable[int]) -> Window:
         found = sorted((self._holdings.segments[index] for index in segments), key=lambda each: each.offset)
@@ -304,10 +305,11 @@ class Exchange:
         """Another publication holds now: the bytes are not to be believed, nor are windows with them."""
         self._holdings.lost(segment.index)
         for shared in [each for each in self._shared.values() if segment.index in each.segments]:
+            self._swarm.abandon(shared.window.id)
             self._drop(shared.window.id)
-            others = tuple(each for each in shared.segments if each != segment.index)
-            if others:
-                self._waiting.append(others)
+            # One by one, as they were published. What is here is served again with the window of the whole file.
+            others = (each for each in shared.segments if each != segment.index and not self._holdings.has(each))
+            self._waiting.extend((each,) for each in others if each not in self._withheld)
 
     def _drop(self, identity: str) -> None:
         timer = self._dropping.pop(identity, None)

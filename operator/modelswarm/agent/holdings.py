@@ -64,3 +64,9 @@ class Holdings:
         for segment in self.segments_of(file):
             if not segment.is_bundle or all(self.is_verified(number) for number in segment.files):
                 self.have |= 1 << segment.index
+
+    def discard(self, file: int) -> None:
+        """A file that was verified is not to be believed after all (its origin has no digest of it)."""
+        self.verified &= ~(1 << file)
+        for segment in self.segments_of(file):
+            self.lost(segment.index)

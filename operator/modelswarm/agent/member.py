@@ -125,6 +125,7 @@ class Member:
         """Those that this node has computed."""
         self._peers: dict[str, PeerInfo] = {}
         self._assigned: list[int] = []
+        self._ending = False
         self._tasks: dict[tuple[str, int], asyncio.Task[None]] = {}
         self._holders: dict[int, tuple[str, ...]] = {}
         self._paused_until = 0.0
@@ -215,6 +216,7 @@ class Member:
 
     async def close(self) -> None:
         """Stop everything. What is on disk stays."""
+        self._ending = True  # or the end of one read would begin the next
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
@@ -329,7 +331,7 @@ class Member:
                 active += 1
 
     def _start(self, kind: str, number: int, work: Coroutine[None, None, None]) -> None:
-        if (kind, number) in self._tasks:
+        if self._ending or (kind, number) in self._tasks:
             work.close()
             return
         task = asyncio.create_task(

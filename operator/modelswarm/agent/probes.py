@@ -30,7 +30,10 @@ class Probes:
         self._look: asyncio.Task[str] | None = None
 
     async def start(self, port: int, host: str | None = None) -> int:
-        """Serve on all addresses (or ``host``'s); returns the port (of interest when asked for 0). Raises CannotListen."""
+        """Serve on all addresses (or ``host``'s); returns the port (of interest when asked for 0).
+
+        Raises CannotListen.
+        """
         app = web.Application()
         app.router.add_get("/metrics", self._metrics_page)
         app.router.add_get("/healthz", self._healthz)

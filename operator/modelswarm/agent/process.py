@@ -46,7 +46,7 @@ log = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str]) -> int:
-    """Exit codes: 0 asked to stop, 1 a part died (start it again), 2 wrong settings, or a store or port that is taken."""
+    """Exit codes: 0 asked to stop, 1 a part died (start it again), 2 wrong settings, or store or port are taken."""
     try:
         settings = AgentSettings.load(argv, os.environ)
     except SettingsError as error:
@@ -55,7 +55,7 @@ def main(argv: Sequence[str]) -> int:
     logs.configure(settings.log_level, settings.log_format)
     try:
         return asyncio.run(run(settings))
-    except (StoreBusy, CannotListen) as error:
+    except (SettingsError, StoreBusy, CannotListen) as error:
         log.error("P2P: %s", error)
         return 2
     except ModelswarmError as error:
@@ -158,7 +158,7 @@ async def _assemble(
         kube,
         node=settings.node_name,
         namespace=settings.pod_namespace,
-        root=store.root,
+        root=settings.model_dir,
         task_namespaces=settings.task_namespaces,
         on_change=residents.want,
     )

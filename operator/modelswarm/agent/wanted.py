@@ -137,6 +137,7 @@ class Sight:
     node: str
     labels: Mapping[str, str]
     root: Path
+    """The agent's directory as it is configured: users write their paths below this, not below what it may link to."""
     namespace: str
     """The agent's own: where the Secrets of ClusterBaseModels are."""
     tasks: Sequence[P2PTask] = ()

@@ -25,6 +25,10 @@ _KINDS: dict[str, tuple[str, str, bool]] = {
     "Event": ("/apis/events.k8s.io/v1", "events", True),
     "ResourceQuota": ("/api/v1", "resourcequotas", True),
     "HorizontalPodAutoscaler": ("/apis/autoscaling/v2", "horizontalpodautoscalers", True),
+    "Node": ("/api/v1", "nodes", False),
+    "NodeCache": ("/apis/llmaz.io/v1alpha1", "nodecaches", False),
+    "BaseModel": ("/apis/ome.io/v1beta1", "basemodels", True),
+    "ClusterBaseModel": ("/apis/ome.io/v1beta1", "clusterbasemodels", False),
     "Lease": ("/apis/coordination.k8s.io/v1", "leases", True),
 }
 

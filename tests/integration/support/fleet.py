@@ -16,7 +16,7 @@ from typing import Any
 
 from dev.agents import AGENT_NAMESPACE, Agent, AgentFleet
 from dev.controlplane import ControlPlane
-from dev.hub import Hub, Kind, Repository
+from dev.hub import Hub, HubThread, Kind, Repository
 from dev.hub.counters import Tally
 from dev.installation import NAMESPACE
 from tests.integration.support.api import Api, Manifest
@@ -39,7 +39,8 @@ def model_files(seed: object, *, shards: int = 3, shard_bytes: int = 6 * MIB, sm
     """Large files, small files in directories, and empty files. Equal seeds give equal files."""
     files = {f"model-{number}.safetensors": noise((seed, number), shard_bytes + number) for number in range(shards)}
     files |= {f"many/small/{number:04}.json": b'{"of": "%r", "n": %d}' % (seed, number) for number in range(small)}
-    return files | {"config.json": b"{}", "empty": b"", "many/empty.txt": b""}
+    attributes = b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n"
+    return files | {".gitattributes": attributes, "config.json": b"{}", "empty": b"", "many/empty.txt": b""}
 
 
 @dataclass(slots=True)
@@ -203,17 +204,16 @@ class Swarms:
 
     cluster: ControlPlane
     api: Api
-    hub: Hub
-    url: str
+    hub: HubThread
     directory: Path
 
     @contextlib.contextmanager
     def __call__(self, nodes: int = 0, **environment: str) -> Iterator[Swarm]:
         name = f"f{next(_numbers)}"
-        defaults = {"HF_ENDPOINT": self.url, "MODELSWARM_AGENT_LEASE_SECONDS": f"{LEASE_SECONDS:g}"}
+        defaults = {"HF_ENDPOINT": self.hub.url, "MODELSWARM_AGENT_LEASE_SECONDS": f"{LEASE_SECONDS:g}"}
         fleet = AgentFleet(self.cluster, self.directory / name, environment={**defaults, **environment})
         with fleet:
-            swarm = Swarm(self.cluster, self.api, self.hub, fleet, name)
+            swarm = Swarm(self.cluster, self.api, self.hub.hub, fleet, name)
             swarm.add(*(f"n{number}" for number in range(1, nodes + 1)))
             yield swarm
             swarm.fleet.start(seconds=90)

@@ -3,13 +3,14 @@
 import httpx
 import pytest
 
-from modelswarm.api.p2ptask import Engine
+from modelswarm.backends.bittorrent import nodes as bittorrent
 from modelswarm.content.endpoints import Endpoints
 from modelswarm.content.resolve import Resolver
 from modelswarm.engines import NodePlatforms, engines, read_token
 from modelswarm.errors import EngineError, Forbidden, SettingsError
 from modelswarm.kube.kinds import Kind
 from modelswarm.kube.port import Listing
+from modelswarm.kube.store import Store
 from modelswarm.settings import OperatorSettings
 from tests.unit.controllers.fake_kube import FakeKube, world
 
@@ -62,14 +63,26 @@ def test_settings_that_cannot_work_are_refused(name: str, value: str) -> None:
         OperatorSettings.load([], {f"MODELSWARM_{name}": value})
 
 
-async def test_dragonfly_stands_before_direct_when_it_is_configured() -> None:
-    scene = world(FakeKube())
+DRAGONFLY = {"dragonfly_manager_url": MANAGER}
+
+
+@pytest.mark.parametrize(
+    ("settings", "agents", "order"),
+    [
+        pytest.param({}, False, "Direct", id="nothing is configured"),
+        pytest.param(DRAGONFLY, False, "Dragonfly Direct", id="a manager"),
+        pytest.param({}, True, "BitTorrent Direct", id="agents"),
+        pytest.param(DRAGONFLY, True, "Dragonfly BitTorrent Direct", id="both"),
+        pytest.param({**DRAGONFLY, "engine": "BitTorrent"}, True, "BitTorrent Dragonfly Direct", id="a preference"),
+        pytest.param({**DRAGONFLY, "engine": "Direct"}, True, "Direct Dragonfly BitTorrent", id="only if a task asks"),
+    ],
+)
+async def test_auto_tries_engines_in_this_order(settings: dict[str, str], agents: bool, order: str) -> None:
+    scene = world(FakeKube(), **settings)
     async with httpx.AsyncClient() as http:
-        resolver = Resolver(http, Endpoints())
-        assert [engine.name for engine in engines(scene, http, Endpoints(), resolver)] == [Engine.DIRECT]
-        scene.settings = OperatorSettings(dragonfly_manager_url=MANAGER)
-        found = engines(scene, http, Endpoints(), resolver)
-    assert [engine.name for engine in found] == [Engine.DRAGONFLY, Engine.DIRECT]
+        nodes = bittorrent.Nodes(Store()) if agents else None
+        found = engines(scene, http, Endpoints(), Resolver(http, Endpoints()), nodes)
+    assert " ".join(engine.name for engine in found) == order
 
 
 async def test_the_token_is_read_from_its_secret_and_its_absence_explained() -> None:

@@ -7,16 +7,17 @@ from dev.demo_load import Loaded
 from dev.demo_steps import DemoFailed
 from dev.demo_summary import check_tasks, origin_rows
 
-DRAGONFLY = Expected(copies=1.02, engine="Dragonfly")
+DRAGONFLY = Expected(copies=1.02, engine="Dragonfly", image_engine="Dragonfly")
+SWARM = Expected(copies=1.02, engine="BitTorrent", image_engine="Direct")
 
 
 def loaded(node: str, **sources: int) -> Loaded:
     return Loaded(node, "", files=3, bytes=1000, by_source=sources, seconds=1.0)
 
 
-def task(engine: str, *, degraded: bool = False) -> dict[str, object]:
+def task(engine: str, *, kind: str = "model", degraded: bool = False) -> dict[str, object]:
     condition = {"type": "Degraded", "status": "True" if degraded else "False", "reason": "Why", "message": "so"}
-    return {"metadata": {"name": "t"}, "status": {"engine": engine, "conditions": [condition]}}
+    return {"metadata": {"name": "t"}, "spec": {kind: {}}, "status": {"engine": engine, "conditions": [condition]}}
 
 
 def test_one_node_is_told_in_one_line() -> None:
@@ -51,3 +52,9 @@ def test_task_that_the_engine_did_not_do_fails(tasks: list[dict[str, object]], r
     check_tasks([task("Dragonfly")], DRAGONFLY)
     with pytest.raises(DemoFailed, match=reason):
         check_tasks(tasks, DRAGONFLY)
+
+
+def test_images_may_have_another_engine() -> None:
+    check_tasks([task("BitTorrent"), task("Direct", kind="image")], SWARM)
+    with pytest.raises(DemoFailed, match="given to engine Direct"):
+        check_tasks([task("Direct"), task("Direct", kind="image")], SWARM)

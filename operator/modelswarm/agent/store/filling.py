@@ -25,7 +25,8 @@ class Filling:
     """Made by ``Store.begin``; holds the content's room until it is closed. For one event loop.
 
     ``content`` is the content id, ``directory`` where its files appear, ``paths`` the files that have a key's bytes.
-    ``arrived`` is set whenever a file was put in place, also by another content that has the same one.
+    ``arrived`` is set when the next file was put in place, also by another content that has the same one; then there
+    is another event for the one after that, so any number may wait.
     """
 
     def __init__(self, store: "Store", record: Record, manifest: Manifest) -> None:
@@ -68,9 +69,19 @@ class Filling:
         missing = self._files.keys() - self._placed
         return {self.record.keys[path]: self._files[path].size for path in missing}
 
-    def busy(self) -> set[str]:
-        """Missing blobs that another content began to fill first."""
-        return {key for key in self.missing_keys() if self._store.filler(key) not in (self.content, None)}
+    def busy(self) -> dict[str, str]:
+        """Missing blobs that another content on this node lacks too, and is to bring: the one with the smallest id.
+
+        The same answer on every node, whoever began first: two contents never wait for each other.
+        """
+        elders = self._store.elders(self.content)
+        if not elders:
+            return {}
+        return {key: elder.content for key in self.missing_keys() for elder in elders if elder.lacks(key)}
+
+    def lacks(self, key: str) -> bool:
+        """Whether it has a file with these bytes that is not in place."""
+        return key in self.paths and not self._placed.issuperset(self.paths[key])
 
     def present_bytes(self) -> int:
         """Bytes on disk, whole files and parts; a file that is there twice counts twice, as in the manifest."""
@@ -232,7 +243,8 @@ class Filling:
         """For the store: the file is linked into the directory."""
         self._placed.add(path)
         self._verified[verified.key] = verified
-        self.arrived.set()
+        arrived, self.arrived = self.arrived, asyncio.Event()
+        arrived.set()
 
     def lost(self, key: str) -> None:
         """For the store: the blob turned out to be wrong, and is gone."""

@@ -166,10 +166,10 @@ class Store:
         """One at a time for each blob."""
         return self._finishing.setdefault(key, asyncio.Lock())
 
-    def filler(self, key: str) -> str | None:
-        """The content that opened a blob's partial first."""
-        users = self._users.get(key)
-        return users[0] if users else None
+    def elders(self, content: str) -> list[Filling]:
+        """The contents that are being filled and have smaller ids, the smallest last."""
+        found = [it for it in self._fillings.values() if it.content < content and not it.is_complete]
+        return sorted(found, key=lambda it: it.content, reverse=True)
 
     def partial_progress(self, key: str) -> int:
         partial = self._partials.get(key)
@@ -297,6 +297,19 @@ class Store:
         """Whether a content is complete."""
         return content in self._complete or (content in self._fillings and self._fillings[content].is_complete)
 
+    def knows(self, content: str) -> bool:
+        """Whether there is a record of a content, complete or not: it was not evicted."""
+        return content in self.shelf.records
+
+    def manifest(self, content: str) -> Manifest | None:
+        """Of a content that was begun here at some time, and not removed."""
+        record = self.shelf.records.get(content)
+        return record.manifest if record is not None else None
+
+    def blob(self, key: str) -> Path | None:
+        """Where a verified blob lies; None where there is none."""
+        return self.shelf.blob(key) if self.shelf.stamps.get(key) is not None else None
+
     async def touch(self, content: str) -> None:
         """A pod uses the content now: it is the last to be evicted."""
         await self.threads.run(self.shelf.usage.touch, content, self._now())
@@ -322,10 +335,16 @@ class Store:
         return tuple(wrong)
 
     async def reject(self, key: str) -> None:
-        """A blob is not to be believed (the first reader's digest is another): it goes from everywhere."""
+        """A blob is not to be believed (the first reader's digest is another): it goes from everywhere.
+
+        So does the partial that it was made from, which is the same file: nothing should read it any more.
+        """
         async with self.key_lock(key):
             await self.threads.run(self.shelf.condemn, key)
             self._forget(key)
+            self._users.pop(key, None)
+            if (partial := self._partials.pop(key, None)) is not None:
+                await self.threads.run(partial.remove)
 
     def _forget(self, key: str) -> None:
         self._complete.difference_update(it.content for it in self.shelf.records.values() if key in it.sizes)

@@ -1,0 +1,87 @@
+"""Agents of the seed under other settings than its manifest's, and its two commands before and after OME."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from dev.agents import METAINFO_PORT, TORRENT_PORT
+from dev.controlplane import ControlPlane
+from dev.hub import HubThread, Kind, Slow
+from tests.integration.seed.conftest import (
+    MODEL_DIR,
+    MakeFleet,
+    Seed,
+    digests,
+    files_in,
+    fleet_of,
+    install_seed,
+    lease_name,
+    metainfo,
+    model_hash,
+    size,
+)
+from tests.integration.support import Api, eventually
+from tests.integration.support.ome import OME_CRDS, base_model
+
+LABEL = "models.ome.io/clusterbasemodel.{}"
+
+
+@pytest.mark.parametrize("ome", ["before", "after"])
+def test_two_commands_on_an_empty_cluster_and_a_model_arrives(ome: str, origin: HubThread, tmp_path: Path) -> None:
+    repository = origin.hub.repositories["org/template"]
+    with ControlPlane(controllers=False, scheduler=False) as cluster, Api(cluster) as api:
+        if ome == "before":
+            cluster.apply(OME_CRDS)
+        install_seed(cluster)
+        with fleet_of(cluster, tmp_path, origin.url, {"n1": {}}) as fleet:
+            if ome == "after":
+                # Agents look every half minute whether a kind that was not there has come.
+                cluster.apply(OME_CRDS)
+            api.create(base_model("m", "hf://org/template", path=f"{MODEL_DIR}/org/template"))
+            label = LABEL.format("m")
+            eventually(lambda: api.get("Node", "n1")["metadata"]["labels"].get(label) == "Ready", 60, 0.2)
+            assert files_in(fleet.agents["n1"].store / "org" / "template") == digests(repository)
+
+
+def test_a_lease_that_is_deleted_meanwhile_is_made_again(seed: Seed, make_fleet: MakeFleet) -> None:
+    fleet = make_fleet("n1", "n2", MODELSWARM_AGENT_LEASE_SECONDS="8")
+    repository = seed.repository()
+    for kind in (Kind.CDN, Kind.RESOLVE):
+        seed.hub.fail("*", Slow(bytes_per_second=1 << 20), on=kind)
+    seed.create("m", f"hf://{repository.id}", path=f"{MODEL_DIR}/m")
+    eventually(lambda: seed.sent() > size(repository) * 0.2, 30)
+    seed.cluster.kubectl("delete", "lease", lease_name(repository), "-n", "ome")
+    seed.ready(LABEL.format("m"), *fleet.agents.values())
+    for agent in fleet.agents.values():
+        assert files_in(agent.store / "m") == digests(repository)
+    assert seed.sent() <= size(repository) + 4 * (2 << 20)
+
+
+def test_with_a_secret_only_its_holders_are_told(seed: Seed, make_fleet: MakeFleet, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("of this test, and of no other one\n")
+    fleet = make_fleet("n1", "n2", MODELSWARM_AGENT_PEER_SECRET_FILE=str(secret))
+    repository = seed.repository()
+    seed.create("m", f"hf://{repository.id}", path=f"{MODEL_DIR}/m")
+    seed.ready(LABEL.format("m"), *fleet.agents.values())
+    assert seed.sent() == size(repository)
+    agent = fleet.agents["n1"]
+    assert metainfo(agent, "/health").status_code == 200
+    for route in ("/stats", "/models", f"/metainfo/{model_hash(repository)}"):
+        assert metainfo(agent, route).status_code == 401
+
+
+def test_without_p2p_every_node_downloads_by_itself(seed: Seed, make_fleet: MakeFleet) -> None:
+    fleet = make_fleet("n1", "n2", P2P_ENABLED="false")
+    repository = seed.repository()
+    seed.create("m", f"hf://{repository.id}", path=f"{MODEL_DIR}/m")
+    seed.ready(LABEL.format("m"), *fleet.agents.values())
+    for agent in fleet.agents.values():
+        assert files_in(agent.store / "m") == digests(repository)
+        assert "P2P disabled" in agent.child.log.read_text()
+        for port in (TORRENT_PORT, METAINFO_PORT):
+            with pytest.raises(OSError, match="refused"), socket.create_connection((agent.host, port), timeout=5):
+                pass
+    assert seed.sent() == 2 * size(repository)
+    assert seed.lease(repository) is None
