@@ -7,9 +7,9 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-GENERATED := --output crds --docs docs/reference/crds.md --embed config/p2p/model-agent-daemonset.yaml
+GENERATED := --output crds --output charts/modelswarm/crds --docs docs/reference/crds.md --embed config/p2p/model-agent-daemonset.yaml
 
-.PHONY: help fmt lint test unit integration dragonfly test-dragonfly tools crds verify demo bench-operator bench-dragonfly bench-swarm clean
+.PHONY: help fmt lint test unit integration dragonfly test-dragonfly tools crds verify manifests chart demo bench-operator bench-dragonfly bench-swarm clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -40,11 +40,17 @@ lint: $(READY) ## ruff, mypy --strict, import contracts, generated files
 	@$(BIN)/lint-imports
 	@$(MAKE) --no-print-directory verify
 
-crds: $(READY) ## generate crds/, docs/reference/crds.md and the CRD in config/p2p from the models
+crds: $(READY) ## generate crds/ (and their copy in the chart), docs/reference/crds.md and the CRD in config/p2p
 	@$(BIN)/python -m modelswarm.api.schema $(GENERATED)
 
 verify: $(READY) ## fail if a generated file is stale
 	@$(BIN)/python -m modelswarm.api.schema $(GENERATED) --check
+
+manifests: built ## dist/modelswarm.yaml: the chart without Helm (REGISTRY=HOST[/PATH] and TAG= of your images)
+	@$(BIN)/python -m dev.manifests --output dist/modelswarm.yaml $(if $(REGISTRY),--registry $(REGISTRY)) $(if $(TAG),--tag $(TAG))
+
+chart: built ## helm lint and the chart's tests
+	@$(BIN)/pytest -q tests/unit/chart tests/integration/test_chart.py
 
 test: built ## all tests, on a real API server (no root)
 	@$(BIN)/pytest

@@ -123,8 +123,15 @@ class AgentFleet:
             self._cluster.kubectl("delete", "node", *nodes, "--ignore-not-found")
         self._cluster.kubectl("delete", "lease", "-n", AGENT_NAMESPACE, "-l", "ome.io/type=model-download")
 
-    def add(self, node: str, host: str | None = None, *, labels: Mapping[str, str] | None = None) -> Agent:
-        """A node with an agent on it; the agent is not started yet."""
+    def add(
+        self,
+        node: str,
+        host: str | None = None,
+        *,
+        labels: Mapping[str, str] | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> Agent:
+        """A node with an agent on it; the agent is not started yet. ``environment``: what is different for it."""
         self._taken += 1
         host = host or f"{self.network}.{self._taken}"
         labels = {"kubernetes.io/hostname": node, **(labels or {})}
@@ -156,6 +163,7 @@ class AgentFleet:
                 "PEERS_SERVICE": self.peers_service,
                 "MODELSWARM_AGENT_LOG_FORMAT": "text",
                 **self._environment,
+                **(environment or {}),
             },
         )
         agent = Agent(node, host, store, child, labels)

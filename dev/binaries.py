@@ -74,6 +74,7 @@ TOOLS_BY_NAME = {
         ),
         Tool("kubectl", "kubernetes", "k8s.io/kubernetes/cmd/kubectl", "20 seconds", _KUBE, ("version", "--client")),
         Tool("registry", "registry", "github.com/distribution/distribution/v3/cmd/registry", "1 minute", (3, 0)),
+        Tool("helm", "helm", "helm.sh/helm/v4/cmd/helm", "1 minute", (4, 0), ("version", "--short")),
         # The program of this name on PATH is Apache's, with other arguments.
         Tool("htpasswd", "registry", "./htpasswd", "5 seconds"),
     )
@@ -205,6 +206,9 @@ def _linker_flags(tool: Tool, version: str) -> str:
         major, minor, _ = version.removeprefix("v").split(".", 2)
         package = "k8s.io/component-base/version"
         flags += f" -X {package}.gitVersion={version} -X {package}.gitMajor={major} -X {package}.gitMinor={minor}"
+    if tool.module == "helm":
+        # Otherwise it calls itself v4.0 whichever it is; the chart sees that as .Capabilities.HelmVersion.
+        flags += f" -X helm.sh/helm/v4/internal/version.version={version}"
     return flags
 
 

@@ -256,7 +256,7 @@ def test_what_nobody_uses_leaves_when_another_needs_the_room(swarms: Swarms) -> 
         assert not swarm.directory(node, contents[old.id]).exists()
         for model in (pinned, used, new):
             swarm.is_right(model, contents[model.id], [node])
-        # All that is left is pinned, used by the pod, or wanted by a task; one that is wanted leaves as the last resort.
+        # What is wanted leaves as the last resort, so a pod has to use it.
         swarm.api.apply(_pod(f"{swarm.name}-user-2", node, contents[new.id]))
         task = swarm.distribute(last)
         failure = eventually(lambda: swarm.status(task).get("failures"), 30)[0]

@@ -31,9 +31,6 @@ class Allotment:
     def readers(self) -> tuple[str, ...]:
         return tuple(self._readers)
 
-    def node_of(self, segment: int) -> str | None:
-        return self._nodes.get(segment)
-
     def count_helpers(self) -> None:
         """To be called now and then: how many nodes there are to share what is left."""
         self._helpers = sum(1 for member in self._roster if member.helps) or 1

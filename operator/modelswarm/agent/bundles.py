@@ -55,10 +55,13 @@ class Bundles:
         for number, urls in holders.items():
             if number < len(self._stock.holdings.segments) and self._stock.holdings.segments[number].is_bundle:
                 self._holders[number] = tuple(urls)
-                self.bring(number)
+                self._bring_if_missing(number)
 
-    def bring(self, number: int) -> None:
-        """Begin with a bundle, if it is missing and somebody has it."""
+    def bring_missing(self) -> None:
+        for number in self._holders:
+            self._bring_if_missing(number)
+
+    def _bring_if_missing(self, number: int) -> None:
         if not self._stock.holdings.has(number) and self._urls(number):
             segment = self._stock.holdings.segments[number]
             self._errands.start(BUNDLE, number, lambda: self._bring(segment))

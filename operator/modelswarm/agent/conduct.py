@@ -5,30 +5,35 @@ as long as others miss something, because this node has what they need.
 """
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import Awaitable, Callable, Mapping
 
 from modelswarm.agent.coordinator import Coordinator
 from modelswarm.agent.election import Acquire, Complete, Decision, Fetch, Hold, Join, Release, Renew, StandDown, Wait
-from modelswarm.agent.exchange import NoSwarm
 from modelswarm.agent.leases import ModelLease, Situation
 from modelswarm.agent.member import Member
 from modelswarm.agent.metainfo.desk import Desk
 from modelswarm.agent.origin import OriginReader, open_leg
 from modelswarm.agent.parts import Parts
 from modelswarm.agent.progress import Sources
+from modelswarm.agent.seeding import Fetched
 from modelswarm.agent.segments import choose_segment_bytes, plan
+from modelswarm.agent.sharing import NoSwarm
 from modelswarm.agent.store import Filling
 from modelswarm.agent.swarm import Event
+from modelswarm.agent.troubles import API_SERVER_UNAVAILABLE, Trouble, of_error, of_failure
 from modelswarm.agent.wanted import Wanted
-from modelswarm.errors import AgentError, InvalidReference, KubeError, NotCoordinator, PeerError, StoreError
+from modelswarm.errors import AgentError, InvalidReference, KubeError, NotCoordinator, PeerError
 
 SEEK_SECONDS = 3.0
 """How often complete seeders are looked for while nobody coordinates."""
 API_PAUSE = 2.0
 RACE_PAUSE = 0.2
 TALK_PAUSE = 1.0
+AVOID_SECONDS = 60.0
+"""How long a seeder from which nothing came is not asked again."""
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +65,9 @@ class Conduct:
         self._counted = Sources()
         """By members of earlier plans, and as a late comer."""
         self._fetched_from = 0
+        self._fetched_before: int | None = None
+        self._trouble: Trouble | None = None
+        """Of the Lease, the coordinator or the seeders, since something last worked."""
         self._desk: Desk | None = None
         self._desk_task: asyncio.Task[None] | None = None
         self._talk: asyncio.Task[None] | None = None
@@ -70,7 +78,10 @@ class Conduct:
         self._seeders: Mapping[str, bytes] = {}
         self._sought_at = float("-inf")
         self._unseeded_since: float | None = None
-        self._distrusted: set[str] = set()
+        self._unanswered_at = -1
+        """How many answers the member had when the coordinator fell silent."""
+        self._avoided: dict[str, float] = {}
+        """Seeders, and until when they are not asked: for ever, if what they gave was wrong."""
         self._changed = asyncio.Event()
 
     # What others ask
@@ -80,14 +91,28 @@ class Conduct:
         return self._desk.coordinator.readers if self._desk is not None else ()
 
     @property
-    def trouble(self) -> AgentError | None:
-        """What stands in the way at the moment, if anything."""
+    def trouble(self) -> Trouble | None:
+        """What stands in the way at the moment, if anything; or who did, for it is over."""
         member = self._member
-        if member is None:
-            return None
-        if member.trouble is not None:
-            return AgentError(member.trouble.reason, str(member.trouble))
-        return AgentError(member.failure.reason, member.failure.message) if member.failure is not None else None
+        if member is not None and member.broken is not None:
+            return of_error(member.broken, self._wanted)
+        if member is not None and member.trouble is not None:
+            return member.trouble
+        if member is not None and member.failure is not None:
+            return of_failure(member.failure, self._wanted)
+        return self._trouble
+
+    @property
+    def waits_for(self) -> str:
+        """Whom, or what, before the first byte can come; empty when nothing is waited for."""
+        if self._talk is not None or self._desk is not None or self._fetched_from or self._done:
+            return ""
+        record = self._lease.record
+        if record is None or not record.holder:
+            return "for a coordinator to be elected"
+        if record.complete:
+            return "for a node that has all of it to answer"
+        return f"for {record.holder}, which coordinates, to answer"
 
     @property
     def is_coordinated_elsewhere(self) -> bool:
@@ -99,16 +124,14 @@ class Conduct:
         return self._member.peers if self._member is not None else self._fetched_from
 
     @property
-    def is_waiting(self) -> bool:
-        return self._talk is None and self._desk is None and not self._fetched_from
+    def unmarked(self) -> int:
+        """Bytes that came with a whole model, of which the store does not know yet."""
+        return self._downloaded() - self._fetched_before if self._fetched_before is not None else 0
 
     def sources(self) -> Sources:
         """Bytes that came since this began."""
-        member = self._member
-        found = self._counted
-        if member is not None:
-            found = found + Sources(member.counts.origin, member.counts.peers)
-        return found
+        found = self._counted + Sources(0, self.unmarked)
+        return found + self._member.sources if self._member is not None else found
 
     async def hear(self, event: Event) -> bool:
         return self._member is not None and await self._member.hear(event)
@@ -122,45 +145,30 @@ class Conduct:
             return
         await self._parts.discovery.refresh()
         while not self._over:
+            self._changed.clear()
             await self._finish_if_complete()
             wait = await self._step()
-            if self._over:
-                break
-            try:
-                async with asyncio.timeout(wait):
-                    await self._changed.wait()
-            except TimeoutError:
-                pass
-            self._changed.clear()
+            if not self._over:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(wait):
+                        await self._changed.wait()
 
     async def close(self) -> None:
         await self._stop_talking()
         await self._close_desk()
-        if self._member is not None:
-            await self._member.close()
-            self._counted = self.sources()
-            self._member = None
+        await self._close_member()
 
     async def _run_alone(self) -> None:
         """No peers: this node reads all of it, and coordinates itself."""
-        loop = asyncio.get_running_loop()
-        size = choose_segment_bytes(self._filling.manifest.bytes, 1)
-        member = await self._become_member(size)
+        member = await self._become_member(choose_segment_bytes(self._filling.manifest.bytes, 1))
         self._open_desk(member, epoch=1, holds=lambda: True, successor=False)
-        talk = asyncio.create_task(member.talk(self._parts.address.url))
-        try:
-            while not self._done:
-                await self._finish_if_complete()
-                self._raise_failure()
-                if talk.done() and not self._done:
-                    talk.result()
-                await asyncio.wait(
-                    {talk, loop.create_task(self._changed.wait())}, timeout=1.0, return_when="FIRST_COMPLETED"
-                )
-                self._changed.clear()
-        finally:
-            talk.cancel()
-            await asyncio.gather(talk, return_exceptions=True)
+        await self._talk_to(self._parts.address.url)
+        while not self._done:
+            self._changed.clear()
+            await self._finish_if_complete()
+            self._raise_failure()
+            if not self._done:
+                await self._changed.wait()
 
     async def _finish_if_complete(self) -> None:
         if not self._done and not self._filling.missing():
@@ -175,9 +183,12 @@ class Conduct:
             decision = await self._lease.step(self._situation())
         except KubeError as error:
             log.warning("P2P %s: the API server does not answer: %s", self._label, error.message)
+            self._hinder(of_error(error, self._wanted))
             if self._seeders and not self._done and self._talk is None:
                 return await self._fetch()
             return API_PAUSE
+        if self._trouble is not None and self._trouble.reason == API_SERVER_UNAVAILABLE:
+            self._hinder(None)
         return await self._do(decision)
 
     async def _do(self, decision: Decision) -> float:
@@ -249,7 +260,8 @@ class Conduct:
             return
         self._sought_at = loop.time()
         found = await self._parts.seeding.seeders(self._wanted.model_hash)
-        self._seeders = {url: metainfo for url, metainfo in found.items() if url not in self._distrusted}
+        now = loop.time()
+        self._seeders = {url: metainfo for url, metainfo in found.items() if self._avoided.get(url, 0.0) <= now}
         if self._seeders:
             self._unseeded_since = None
         elif self._unseeded_since is None:
@@ -281,7 +293,7 @@ class Conduct:
         parts, loop = self._parts, asyncio.get_running_loop()
         coordinator = Coordinator(
             self._filling.manifest,
-            member.holdings.segments,
+            member.stock.holdings.segments,
             segment_bytes=member.segment_bytes,
             epoch=epoch,
             now=loop.time(),
@@ -289,18 +301,17 @@ class Conduct:
             own=parts.address.node,
             successor=successor,
         )
-        self._desk = parts.hosting.desks[self._filling.content] = Desk(coordinator, holds=holds)
+        self._desk = Desk(coordinator, holds=holds)
+        parts.hosting.open_desk(self._filling.content, self._desk)
         self._desk_task = asyncio.create_task(self._desk.run(), name=f"desk {self._label}")
 
     async def _close_desk(self) -> None:
         if self._desk_task is not None:
             self._desk_task.cancel()
             await asyncio.gather(self._desk_task, return_exceptions=True)
-            self._desk_task = None
+        self._desk_task = None
         if self._desk is not None:
-            self._desk.close()
-            if self._parts.hosting.desks.get(self._filling.content) is self._desk:
-                del self._parts.hosting.desks[self._filling.content]
+            self._parts.hosting.close_desk(self._filling.content, self._desk)
             self._desk = None
 
     # Being a member
@@ -322,24 +333,29 @@ class Conduct:
         except InvalidReference as error:
             raise AgentError("InvalidPlan", f"the model's Lease makes no sense: {error.message}; delete it") from None
         await self._stop_talking()
-        if self._member is not None:
-            await self._member.close()
-            self._counted = self.sources()
+        await self._close_member()
         parts = self._parts
-        self._member = Member(
+        member = self._member = Member(
             self._filling,
             segment_bytes,
             address=parts.address,
             store=parts.store,
-            swarm=parts.swarm if parts.settings.p2p_enabled else NoSwarm(),
+            windows=parts.sharing.port() if parts.settings.p2p_enabled else NoSwarm(),
             client=parts.client,
             open_reader=self._open_reader,
             meet=parts.discovery.meet,
-            changed=self._notice,
+            changed=self._heard,
             mismatched=lambda: parts.metrics.verification_failed(self._wanted.model_hash),
+            rng=self._rng,
         )
-        await self._member.recover()
-        return self._member
+        await member.recover()
+        return member
+
+    async def _close_member(self) -> None:
+        member, self._member = self._member, None
+        if member is not None:
+            await member.close()
+            self._counted = self._counted + member.sources
 
     async def _open_reader(self) -> OriginReader:
         parts = self._parts
@@ -369,20 +385,42 @@ class Conduct:
             try:
                 await member.talk(url)
             except NotCoordinator:
+                # Not at once: the Lease may name it for another moment, and would again and again.
                 self._joined = False
+                await asyncio.sleep(RACE_PAUSE * self._rng.uniform(0.5, 1.5))
                 self._talk, self._url = None, ""
                 self._changed.set()
                 return
             except PeerError as error:
                 self._joined = False
-                self._changed.set()
                 log.warning("P2P %s: the coordinator at %s: %s", self._label, url, error.message)
+                self._unanswered_at = member.answers
+                self._hinder(of_error(error, self._wanted))
+                self._changed.set()
                 await asyncio.sleep(TALK_PAUSE * self._rng.uniform(0.5, 1.5))
                 self._joined = True
         self._notice()
         if self._desk is None:
             self._over = True
         self._changed.set()
+
+    def _hinder(self, trouble: Trouble | None) -> None:
+        if trouble != self._trouble:
+            self._trouble = trouble
+            self._pulse()
+
+    def _heard(self) -> None:
+        """The member has news. Most of it is no reason to look at the Lease again."""
+        member = self._member
+        if member is None:
+            return
+        if member.answers > self._unanswered_at >= 0:
+            self._unanswered_at = -1
+            self._hinder(None)
+        final = member.failure is not None and not member.failure.retryable
+        if (member.complete.is_set() and not self._done) or member.broken is not None or final:
+            self._changed.set()
+        self._pulse()
 
     def _notice(self) -> None:
         self._changed.set()
@@ -393,8 +431,8 @@ class Conduct:
         member = self._member
         if member is None or self._done:
             return
-        if member.trouble is not None:
-            raise member.trouble
+        if member.broken is not None:
+            raise member.broken
         if member.failure is not None and not member.failure.retryable:
             raise AgentError(member.failure.reason, member.failure.message)
 
@@ -404,29 +442,32 @@ class Conduct:
         """From nodes that have everything, without a coordinator."""
         parts, seeders = self._parts, self._seeders
         await self._stop_talking()
-        if self._member is not None:
-            await self._member.close()
-            self._counted = self.sources()
-            self._member = None
-        before = self._downloaded()
-        self._fetched_from = len(seeders)
+        await self._close_member()
+        self._fetched_from, self._fetched_before = len(seeders), self._downloaded()
         self._pulse()
         try:
-            complete = await parts.seeding.fetch(self._filling, seeders, parts.settings.download_timeout)
-        except StoreError:
-            raise
+            fetched = await parts.seeding.fetch(self._filling, seeders, parts.settings.download_timeout)
         finally:
-            self._fetched_from = 0
-            self._counted = self._counted + Sources(0, self._downloaded() - before)
+            self._counted, self._fetched_from = self._counted + Sources(0, self.unmarked), 0
+            self._fetched_before = None
         self._seeders = {}
         self._sought_at = float("-inf")
-        if not complete:
-            self._distrusted.update(seeders)
-            self._unseeded_since = asyncio.get_running_loop().time()
-            return TALK_PAUSE * self._rng.uniform(0.5, 1.5)
+        if not fetched.complete:
+            return self._avoid(fetched)
+        self._hinder(None)
         await self._finish_if_complete()
         self._over = self._done
         return 0.0
+
+    def _avoid(self, fetched: Fetched) -> float:
+        """It did not work with these seeders: with others, or by way of a coordinator."""
+        now = asyncio.get_running_loop().time()
+        until = float("inf") if fetched.wrong else now + AVOID_SECONDS
+        self._avoided.update((url, until) for url in fetched.seeders)
+        self._unseeded_since = now
+        if fetched.trouble is not None:
+            self._hinder(fetched.trouble)
+        return TALK_PAUSE * self._rng.uniform(0.5, 1.5)
 
     def _downloaded(self) -> int:
         traffic = self._parts.swarm.counters.contents.get(self._filling.content)

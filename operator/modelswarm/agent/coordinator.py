@@ -102,9 +102,6 @@ class Coordinator:
         """Why the content cannot be had, by nobody; None while there is hope."""
         return self._refusals.final
 
-    def live_members(self) -> tuple[str, ...]:
-        return tuple(member.node for member in self._roster.live())
-
     def progress(self) -> tuple[int, int]:
         """How many segments somebody has, and how many there are."""
         return len(self._segments) - self._roster.lacking.bit_count(), len(self._segments)

@@ -18,8 +18,6 @@ class Hosting:
     """Implements ``metainfo.routes.Contents``."""
 
     def __init__(self, store: Store, swarm: Swarm, seeding: Seeding) -> None:
-        self.desks: dict[str, Desk] = {}
-        """By content id."""
         self.holders: dict[str, str] = {}
         """By content id: the URL of the coordinator, as far as this node knows."""
         self.manifests: dict[str, Manifest] = {}
@@ -27,9 +25,27 @@ class Hosting:
         self.wanted: dict[str, str] = {}
         """Model hashes of all models that belong on this node, and their contents (empty: not known yet)."""
         self.bytes_sent = 0
+        self._desks: dict[str, list[Desk]] = {}
         self._store = store
         self._swarm = swarm
         self._seeding = seeding
+
+    def open_desk(self, content_id: str, desk: Desk) -> None:
+        """This node coordinates a content. A task and a BaseModel may both lead to the same one: the latest answers."""
+        self._desks.setdefault(content_id, []).append(desk)
+
+    def close_desk(self, content_id: str, desk: Desk) -> None:
+        desks = self._desks.get(content_id, [])
+        if desk in desks:
+            desks.remove(desk)
+        if not desks:
+            self._desks.pop(content_id, None)
+        desk.close()
+
+    def forget(self, content_id: str) -> None:
+        """Nobody wants the content here any more."""
+        self.holders.pop(content_id, None)
+        self.manifests.pop(content_id, None)
 
     async def metainfo(self, model_hash: str) -> bytes | None:
         return await self._seeding.metainfo(model_hash)
@@ -48,20 +64,18 @@ class Hosting:
         return [Model(model, model in seeding) for model in sorted({*self.wanted, *seeding})]
 
     async def report(self, content_id: str, report: Report) -> Answer | None:
-        desk = self.desks.get(content_id)
-        if desk is not None:
-            return await desk.report(report)
+        if desks := self._desks.get(content_id):
+            return await desks[-1].report(report)
         holder = self.holders.get(content_id)
         if holder is None and content_id not in self.manifests:
             return None
         raise NotCoordinator("this node does not coordinate the content", holder=holder)
 
     async def manifest(self, digest: str) -> Manifest | None:
-        return self.manifests.get(digest)
+        return self.manifests.get(digest) or self._store.manifest(digest)
 
     async def blob(self, key: str) -> Path | None:
-        path = self._store.shelf.blob(key)
-        return path if self._store.shelf.stamps.get(key) is not None else None
+        return self._store.blob(key)
 
     def sent(self, count: int) -> None:
         self.bytes_sent += count

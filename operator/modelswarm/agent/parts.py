@@ -1,6 +1,5 @@
 """What the sessions of a node share."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import httpx
@@ -13,6 +12,8 @@ from modelswarm.agent.peers import Discovery
 from modelswarm.agent.provisions import Provisions
 from modelswarm.agent.seeding import Seeding
 from modelswarm.agent.settings import AgentSettings
+from modelswarm.agent.sharing import Sharing
+from modelswarm.agent.signals import Signals
 from modelswarm.agent.store import Store
 from modelswarm.agent.swarm import Swarm
 from modelswarm.content.endpoints import Endpoints
@@ -30,6 +31,7 @@ class Parts:
     kube: KubePort
     store: Store
     swarm: Swarm
+    sharing: Sharing
     client: MetainfoClient
     discovery: Discovery
     seeding: Seeding
@@ -40,7 +42,4 @@ class Parts:
     http: httpx.AsyncClient
     gate: Gate
     metrics: AgentMetrics
-    changed: Callable[[], None]
-    """The standing of some content may be another one."""
-    has_room: Callable[[int], bool]
-    """Whether so many bytes fit without anything having to go, and without coming near the high watermark."""
+    signals: Signals

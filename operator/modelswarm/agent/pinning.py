@@ -7,6 +7,7 @@ as the Lease exists, wherever the branch moves.
 import asyncio
 import logging
 import random
+from collections.abc import Callable
 from dataclasses import replace
 
 from modelswarm.agent.election import Acquire
@@ -25,8 +26,13 @@ ORPHANED_SECONDS = 20.0
 log = logging.getLogger(__name__)
 
 
-async def pin(wanted: Wanted, lease: ModelLease, parts: Parts, *, rng: random.Random) -> Manifest:
-    """The manifest of a model that is wanted by its branch. Raises ContentError, AgentError and KubeError."""
+async def pin(
+    wanted: Wanted, lease: ModelLease, parts: Parts, *, waits: Callable[[str], None], rng: random.Random
+) -> Manifest:
+    """The manifest of a model that is wanted by its branch. ``waits`` is told for whom this node waits.
+
+    Raises ContentError, AgentError and KubeError.
+    """
     loop = asyncio.get_running_loop()
     asked_since = loop.time()
     if not parts.settings.p2p_enabled:
@@ -37,12 +43,15 @@ async def pin(wanted: Wanted, lease: ModelLease, parts: Parts, *, rng: random.Ra
             found = await _find(record.manifest, record.coordinator, parts)
             if found is not None:
                 return found
+            waits("a node that has the list of files of the commit that is pinned")
             if loop.time() - asked_since > ORPHANED_SECONDS and not lease.is_fresh():
                 return await _resolve(wanted, parts, record.commit)
         elif not lease.is_fresh():
             decision = await lease.step(Situation())
             if isinstance(decision, Acquire) and lease.term is not None:
                 return await _pin_as_holder(wanted, lease, parts)
+        else:
+            waits(f"{record.holder if record is not None else 'another node'}, which looks up the branch at its origin")
         await asyncio.sleep(LOOK_SECONDS * rng.uniform(0.1, 0.5))
 
 
@@ -75,10 +84,7 @@ async def _resolve(wanted: Wanted, parts: Parts, commit: str) -> Manifest:
 async def _find(digest: str, coordinator: str, parts: Parts) -> Manifest | None:
     """On this disk, at the holder, at any peer."""
     content = digest.removeprefix("sha256:")
-    known = parts.store.shelf.records.get(content)
-    if known is not None and known.manifest is not None:
-        return known.manifest
-    if (found := parts.hosting.manifests.get(content)) is not None:
+    if (found := await parts.hosting.manifest(content)) is not None:
         return found
     urls = dict.fromkeys([coordinator, *(peer.url for peer in parts.discovery.peers())])
     for url in urls:

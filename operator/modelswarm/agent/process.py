@@ -26,6 +26,8 @@ from modelswarm.agent.residents import Residents
 from modelswarm.agent.scout import Scout
 from modelswarm.agent.seeding import Seeding
 from modelswarm.agent.settings import AgentSettings
+from modelswarm.agent.sharing import Sharing
+from modelswarm.agent.signals import Signals
 from modelswarm.agent.store import Store, StoreSettings
 from modelswarm.agent.swarm import Encryption, Swarm, SwarmSettings
 from modelswarm.api.nodecache import AgentStatus
@@ -94,8 +96,8 @@ async def _assemble(
     await stack.enter_async_context(store)
     secrets = _secrets(settings)
     signer = Signer(secrets, time.time)
-    late: list[Residents] = []
-    swarm = Swarm(_swarm_settings(settings, (secrets() or (b"",))[0]), report=lambda event: late[0].hear(event))
+    signals = Signals(settings.low_watermark)
+    swarm = Swarm(_swarm_settings(settings, (secrets() or (b"",))[0]), report=signals.hear)
     own_url = metainfo_url(host or "127.0.0.1", settings.metainfo_port)
     peers = LocalFirst(signer, host=host)
     stack.push_async_callback(peers.close)
@@ -128,6 +130,7 @@ async def _assemble(
         kube=kube,
         store=store,
         swarm=swarm,
+        sharing=Sharing(swarm, signals.hear),
         client=peers,
         discovery=discovery,
         seeding=seeding,
@@ -138,8 +141,7 @@ async def _assemble(
         http=http,
         gate=Gate(log.warning),
         metrics=metrics,
-        changed=lambda: late[0].notice(),
-        has_room=lambda count: late[0].has_room(count),
+        signals=signals,
     )
     events = EventRecorder(kube, metrics=metrics, component=COMPONENT, instance=settings.identity)
     torrent = f"[{torrent_host}]" if ip_address(torrent_host).version == 6 else torrent_host
@@ -153,7 +155,6 @@ async def _assemble(
         label_limit=settings.label_limit,
     )
     residents = Residents(parts, reporter)
-    late.append(residents)
     scout = Scout(
         kube,
         node=settings.node_name,

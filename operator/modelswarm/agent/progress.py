@@ -3,6 +3,7 @@
 import json
 import os
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +24,39 @@ class Sources:
 
     def __add__(self, other: "Sources") -> "Sources":
         return Sources(self.origin + other.origin, self.peers + other.peers)
+
+
+class Ledger:
+    """Where the bytes of one content came from, over restarts. ``received`` is told what is new, for the metrics."""
+
+    def __init__(self, received: Callable[[Sources], None]) -> None:
+        self._received = received
+        self._path: Path | None = None
+        self._before = Sources()
+        self._told = Sources()
+
+    def open(self, path: Path) -> None:
+        """What earlier runs have counted is at ``path``; blocks for a small read."""
+        self._path, self._before = path, read_sources(path)
+
+    def total(self, current: Sources) -> Sources:
+        """``current``: what the attempt that is under way has brought so far."""
+        return self._before + current
+
+    def tell(self, current: Sources) -> None:
+        before, self._told = self._told, current
+        self._received(Sources(max(0, current.origin - before.origin), max(0, current.peers - before.peers)))
+
+    def save(self, current: Sources) -> None:
+        """Blocks for a small write."""
+        if self._path is not None:
+            write_sources(self._path, self.total(current))
+
+    def close_attempt(self, current: Sources) -> None:
+        """The attempt is over: the next one begins to count at zero."""
+        self.tell(current)
+        self.save(current)
+        self._before, self._told = self.total(current), Sources()
 
 
 class Speed:

@@ -13,7 +13,7 @@ from modelswarm.agent.scout import NodeView
 from modelswarm.agent.session import Session
 from modelswarm.agent.standing import Capacity, Standing, of_noted, of_wanted
 from modelswarm.agent.store import ContentState, Held, Protection
-from modelswarm.agent.swarm import Event
+from modelswarm.agent.troubles import SUSPENDED
 from modelswarm.agent.wanted import Needs, Wanted
 from modelswarm.api.nodecache import ModelState
 from modelswarm.errors import StoreError
@@ -37,30 +37,14 @@ class Residents:
         self._needs: Needs | None = None
         self._applied: Needs | None = None
         self._node: NodeView | None = None
-        self._dirty = asyncio.Event()
-        self._events: asyncio.Queue[Event] = asyncio.Queue()
+        self._signals = parts.signals
         self._held: list[Held] = []
-        self._capacity = Capacity()
         self._reserved = 0
         self._ready: frozenset[str] = frozenset()
 
     def want(self, needs: Needs, node: NodeView) -> None:
         self._needs, self._node = needs, node
-        self._dirty.set()
-
-    def notice(self) -> None:
-        """The standing of some content may be another one."""
-        self._dirty.set()
-
-    def has_room(self, count: int) -> bool:
-        """As of the last look at the disk."""
-        settings = self._parts.settings
-        limit = int(self._capacity.total * settings.low_watermark)
-        return count <= self._capacity.free and self._capacity.used + count <= limit
-
-    def hear(self, event: Event) -> None:
-        """For the swarm: takes an event and returns at once."""
-        self._events.put_nowait(event)
+        self._signals.notice()
 
     async def run(self) -> None:
         """Until cancelled; sessions end with it."""
@@ -74,28 +58,36 @@ class Residents:
 
     async def _follow(self) -> None:
         while True:
-            await self._dirty.wait()
-            self._dirty.clear()
-            needs = self._needs
-            if needs is not None and needs != self._applied:
-                await self._apply(needs)
-                self._applied = needs
-            ready = frozenset(key for key, session in self.sessions.items() if session.is_ready)
-            if ready != self._ready:
-                self._ready = ready
-                await self._measure()
+            await self._signals.dirty.wait()
+            self._signals.dirty.clear()
+            try:
+                await self._catch_up()
+            except StoreError as error:
+                log.warning("P2P: the disk: %s", error)
             self._tell()
             await asyncio.sleep(SETTLE_SECONDS)
 
+    async def _catch_up(self) -> None:
+        """Raises ``StoreError``; what is wanted is applied once more with the next news then."""
+        needs = self._needs
+        if needs is not None and needs != self._applied:
+            await self._apply(needs)
+            self._applied = needs
+        ready = frozenset(key for key, session in self.sessions.items() if session.is_ready)
+        if ready != self._ready:
+            self._ready = ready
+            await self._measure()
+
     async def _dispatch(self) -> None:
         while True:
-            event = await self._events.get()
+            event = await self._signals.events.get()
             if self._parts.seeding.hear(event):
                 continue
+            self._parts.sharing.hear(event)
+            # Not only the first who knows it: contents that share a file share its windows.
             for session in [*self.sessions.values()]:
                 try:
-                    if await session.hear(event):
-                        break
+                    await session.hear(event)
                 except StoreError as error:
                     log.warning("P2P: %s", error)
 
@@ -110,24 +102,32 @@ class Residents:
         for key in before.keys() - needs.wanted.keys():
             await self._leave(before[key], needs)
         for key, wanted in running.items():
-            await self._start(key, wanted)
+            await self._start(key, wanted, needs)
         self._parts.hosting.wanted = {
             wanted.model_hash: (wanted.content or "").removeprefix("sha256:") for wanted in needs.wanted.values()
         }
 
-    async def _start(self, key: str, wanted: Wanted) -> None:
+    async def _start(self, key: str, wanted: Wanted, needs: Needs) -> None:
         session = self.sessions.get(key)
         if session is None:
             session = self.sessions[key] = Session(wanted, self._parts)
         else:
-            gone = set(session.wanted.paths) - set(wanted.paths)
-            session.wanted = wanted
-            for path in gone:
-                await self._parts.store.unmaterialize(path)
+            before, session.wanted = session.wanted, wanted
+            await self._clear(before, needs)
             if key in self._tasks:
                 await session.place()
         if key not in self._tasks:
             self._tasks[key] = asyncio.create_task(session.run(), name=f"session {wanted.name}")
+
+    async def _clear(self, before: Wanted, needs: Needs) -> None:
+        """Directories that nobody asks for any more. One that cannot be cleared is not worth the agent's life."""
+        for path in before.paths:
+            if any(path in other.paths for other in needs.wanted.values()):
+                continue
+            try:
+                await self._parts.store.unmaterialize(path)
+            except StoreError as error:
+                log.warning("P2P: %s cannot be cleared: %s", path, error)
 
     async def _stop(self, keys: Collection[str]) -> None:
         tasks = [self._tasks.pop(key) for key in keys]
@@ -140,15 +140,14 @@ class Residents:
         goes, unless somebody else may need it."""
         session = self.sessions.pop(wanted.key, None)
         content = session.content if session is not None else None
-        for path in wanted.paths:
-            if not any(path in other.paths for other in needs.wanted.values()):
-                await self._parts.store.unmaterialize(path)
+        await self._clear(wanted, needs)
         self._parts.metrics.forget(wanted.model_hash)
         if content is None or any(claim.is_task for claim in wanted.claims):
             return
         if content not in self._wanted_contents(needs) and f"sha256:{content}" not in needs.in_use:
             freed = await self._parts.store.purge(content)
             self._parts.seeding.forget(content)
+            self._parts.hosting.forget(content)
             log.info("P2P %s: removed with its last claim, %d bytes freed", wanted.name, freed)
 
     def _wanted_contents(self, needs: Needs) -> set[str]:
@@ -192,12 +191,12 @@ class Residents:
                 await self._measure()
             except (StoreError, OSError) as error:
                 log.warning("P2P: the disk: %s", error)
-            self._dirty.set()
+            self._signals.notice()
             await asyncio.sleep(ORDER_SECONDS)
 
     async def _measure(self) -> None:
         found = await self._parts.store.capacity()
-        self._capacity = Capacity(total=found.limit, used=found.used, free=found.available)
+        self._signals.capacity = Capacity(total=found.limit, used=found.used, free=found.available)
         self._reserved = found.reserved
         self._held = await self._parts.store.models()
 
@@ -226,7 +225,7 @@ class Residents:
                 session.wanted.model_hash: (session.wanted.name, session.wanted.revision or "") for session in sessions
             },
             states=dict(states),
-            capacity=self._capacity,
+            capacity=self._signals.capacity,
             reserved=self._reserved,
         )
 
@@ -238,7 +237,14 @@ class Residents:
             session = self.sessions.get(key)
             standing = session.standing() if session is not None else of_wanted(wanted)
             if wanted.suspended:
-                standing = replace(standing, state=ModelState.WAITING, reason="Suspended", bytes_per_second=0)
+                standing = replace(
+                    standing,
+                    state=ModelState.WAITING,
+                    fetching_from=None,
+                    bytes_per_second=0,
+                    reason=SUSPENDED,
+                    message="everybody who wants it has suspended it",
+                )
             found.append(standing)
         named = {standing.key for standing in found}
         found += [of_noted(noted) for noted in needs.noted]
@@ -247,7 +253,7 @@ class Residents:
 
     def _tell(self) -> None:
         if self._node is not None:
-            self._reporter.update(self.standings(), self._capacity, self._node)
+            self._reporter.update(self.standings(), self._signals.capacity, self._node)
 
 
 def _merely_here(held: Held) -> Standing:

@@ -7,7 +7,8 @@ all files again for its hashes; what a peer says there is checked against the ma
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from modelswarm.agent.metainfo.client import MetainfoClient
@@ -24,6 +25,7 @@ from modelswarm.agent.swarm import (
     make_metainfo,
     read_metainfo,
 )
+from modelswarm.agent.troubles import Trouble, of_bad_file, of_silence
 from modelswarm.errors import BadMetainfo, DigestMismatch, PeerError, SwarmError
 
 METAINFO = "metainfo"
@@ -32,6 +34,19 @@ PATIENCE_SECONDS = 10.0
 """How long a node that has just completed a content looks for somebody's metainfo before it makes its own."""
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What came of fetching from complete seeders. ``seeders``: the URLs of those that were asked.
+
+    ``wrong``: their files do not have the digests of the manifest, so they are not to be asked again.
+    """
+
+    complete: bool
+    seeders: tuple[str, ...] = ()
+    wrong: bool = False
+    trouble: Trouble | None = None
 
 
 class Seeding:
@@ -104,67 +119,95 @@ class Seeding:
 
     def forget(self, content: str) -> None:
         """The content is gone from the disk."""
-        self._path(content).unlink(missing_ok=True)
+        for suffix in (".torrent", ".resume"):
+            self._path(content).with_suffix(suffix).unlink(missing_ok=True)
 
-    async def fetch(self, filling: Filling, seeders: Mapping[str, bytes], seconds: float) -> bool:
-        """Get what is missing from complete seeders; whether everything came. ``seconds``: for silence at the end."""
-        whole = await self._read_first(filling, seeders)
+    async def fetch(self, filling: Filling, seeders: Mapping[str, bytes], seconds: float) -> Fetched:
+        """Get what is missing from complete seeders. ``seconds``: of silence at the end, after which it is given up.
+
+        Cancelled, or given up, what came is kept and believed the next time: until then the store knows nothing of it.
+        """
+        whole, urls = await self._read_first(filling, seeders)
         if whole is None:
-            return False
+            return Fetched(False, tuple(seeders), wrong=True)
         content = filling.content
         paths = self._complete_paths(filling)
-        have = set(paths) - {file.path for file in filling.missing()}
-        for file in filling.missing():
-            paths[file.path] = (await filling.partial(filling.key(file.path))).path
+        missing = {file.path for file in filling.missing()}
+        for path in missing:
+            paths[path] = (await filling.partial(filling.key(path))).path
         resume = self._path(content).with_suffix(".resume")
-        loop = asyncio.get_running_loop()
-        self._waiting[content] = loop.create_future()
-        self._swarm.fetch_model(whole, paths, have=have, peers=self._peers(), resume=resume)
-        silent = 0.0
+        await asyncio.to_thread(resume.parent.mkdir, parents=True, exist_ok=True)
+        self._waiting[content] = asyncio.get_running_loop().create_future()
+        self._swarm.fetch_model(whole, paths, have=set(paths) - missing, peers=self._peers(), resume=resume)
         try:
-            while True:
-                event = await self._waiting[content]
-                self._waiting[content] = loop.create_future()
-                match event:
-                    case ModelDone():
-                        return await self._verify(filling)
-                    case ModelStalled():
-                        silent += self._swarm.settings.stall_seconds
-                        log.warning("P2P %s: nothing from %d seeders for %.0f s", content[:16], event.peers, silent)
-                        if silent >= seconds or not await self.seeders_alive(seeders):
-                            return False
-                    case TorrentFailed(message=message):
-                        log.warning("P2P %s: %s", content[:16], message)
-                        return False
+            if not await self._follow(content, urls, seconds):
+                await self._swarm.save()
+                return Fetched(False, urls, trouble=of_silence(len(urls)))
+        except asyncio.CancelledError:
+            await self._swarm.save()
+            raise
         finally:
             del self._waiting[content]
             self._swarm.drop(content)
-            resume.unlink(missing_ok=True)
+        wrong = await self._verify(filling)
+        resume.unlink(missing_ok=True)
+        if wrong:
+            return Fetched(False, urls, wrong=True, trouble=of_bad_file(wrong[0], urls))
+        return Fetched(True, urls)
 
-    async def seeders_alive(self, seeders: Mapping[str, bytes]) -> bool:
-        return any(await asyncio.gather(*(self._client.is_alive(url) for url in seeders)))
+    async def _follow(self, content: str, urls: Collection[str], seconds: float) -> bool:
+        """Whether everything came."""
+        silent = 0.0
+        while True:
+            event = await self._waiting[content]
+            self._waiting[content] = asyncio.get_running_loop().create_future()
+            match event:
+                case ModelDone():
+                    return True
+                case ModelStalled():
+                    silent += self._swarm.settings.stall_seconds
+                    log.warning("P2P %s: nothing from %d seeders for %.0f s", content[:16], event.peers, silent)
+                    if silent >= seconds or not await self._is_any_alive(urls):
+                        return False
+                case TorrentFailed(message=message):
+                    log.warning("P2P %s: %s", content[:16], message)
+                    return False
 
-    async def _verify(self, filling: Filling) -> bool:
-        right = True
+    async def _is_any_alive(self, urls: Collection[str]) -> bool:
+        return any(await asyncio.gather(*(self._client.is_alive(url) for url in urls)))
+
+    async def _verify(self, filling: Filling) -> list[str]:
+        """Everything came: the files that are not what the manifest says, of which nothing is kept."""
+        wrong: list[str] = []
         for key, size in filling.missing_keys().items():
+            if not size:
+                continue
+            partial = await filling.partial(key)
             try:
-                if size:
-                    await filling.mark(key, 0, size)
-                    await filling.finish(key)
+                await filling.mark(key, 0, size)
+                await filling.finish(key)
             except DigestMismatch as error:
                 log.error("P2P %s: the seeders have other bytes than the origin: %s", filling.content[:16], error)
-                partial = await filling.partial(key)
                 partial.drop(0, size)
-                right = False
-        return right
+                wrong.append(error.path)
+            except BaseException:
+                # Nobody has vouched for these bytes yet.
+                partial.drop(0, size)
+                raise
+        return wrong
 
-    async def _read_first(self, filling: Filling, seeders: Mapping[str, bytes]) -> Whole | None:
+    async def _read_first(self, filling: Filling, seeders: Mapping[str, bytes]) -> tuple[Whole | None, tuple[str, ...]]:
+        """The first metainfo that agrees with the manifest, and everybody who tells that one."""
         for url, metainfo in seeders.items():
             try:
-                return await asyncio.to_thread(read_metainfo, metainfo, filling.manifest, filling.content, self._secret)
+                whole = await asyncio.to_thread(
+                    read_metainfo, metainfo, filling.manifest, filling.content, self._secret
+                )
             except BadMetainfo as error:
                 log.warning("P2P %s: bad metainfo from %s: %s", filling.content[:16], url, error.message)
-        return None
+            else:
+                return whole, tuple(each for each, its in seeders.items() if its == metainfo)
+        return None, ()
 
     async def _cached(self, filling: Filling) -> Whole | None:
         try:
@@ -178,7 +221,8 @@ class Seeding:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 while True:
                     with contextlib.suppress(PeerError):
-                        if (found := await self._read_first(filling, await self.seeders(model_hash))) is not None:
+                        found, _ = await self._read_first(filling, await self.seeders(model_hash))
+                        if found is not None:
                             return found
                     await asyncio.sleep(PATIENCE_SECONDS / 5)
         return None

@@ -17,18 +17,20 @@ from modelswarm.agent.leases import ModelLease, Plan
 from modelswarm.agent.metrics import Source
 from modelswarm.agent.parts import Parts
 from modelswarm.agent.pinning import pin
-from modelswarm.agent.progress import Sources, Speed, clear_progress, read_sources, write_progress, write_sources
+from modelswarm.agent.progress import Ledger, Sources, Speed, clear_progress, write_progress
 from modelswarm.agent.segments import choose_segment_bytes
 from modelswarm.agent.standing import Standing, of_wanted
 from modelswarm.agent.store import Filling
 from modelswarm.agent.swarm import Event
+from modelswarm.agent.troubles import DAMAGED, NO_COORDINATOR, PEER_SHUNNED, PREPARING, SPACE_NEEDED, Trouble, of_error
 from modelswarm.agent.wanted import Wanted
 from modelswarm.api.nodecache import ModelState
 from modelswarm.content.manifest import Manifest
-from modelswarm.errors import AgentError, ContentError, KubeError, PeerError, StoreError, SwarmError
+from modelswarm.errors import ModelswarmError, StoreError
 
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 60.0
+"""Between attempts that fail, and between those that only a person can make succeed."""
 TELL_SECONDS = 2.0
 _COUNTS = "counts"
 
@@ -39,7 +41,8 @@ class Session:
     """``wanted`` may be replaced while it runs: claims come and go."""
 
     def __init__(self, wanted: Wanted, parts: Parts, *, rng: random.Random | None = None) -> None:
-        self.wanted = wanted
+        self._wanted = wanted
+        self._renewed = asyncio.Event()
         self._parts = parts
         self._rng = rng or random.Random()
         self._state = ModelState.ABSENT
@@ -49,12 +52,24 @@ class Session:
         self._manifest: Manifest | None = None
         self._filling: Filling | None = None
         self._conduct: Conduct | None = None
-        self._before = Sources()
-        """What earlier runs have counted."""
+        self._ledger = Ledger(
+            lambda news: parts.metrics.received(
+                self._wanted.model_hash, origin_bytes=news.origin, peer_bytes=news.peers
+            )
+        )
         self._speed = Speed()
-        self._counted = Sources()
-        """What the metrics know of."""
         self._wanted_at: float | None = None
+
+    @property
+    def wanted(self) -> Wanted:
+        return self._wanted
+
+    @wanted.setter
+    def wanted(self, wanted: Wanted) -> None:
+        if (wanted.claims, wanted.source) != (self._wanted.claims, self._wanted.source):
+            # Another Secret, another path, another task with a list of files: what failed may work now.
+            self._renewed.set()
+        self._wanted = wanted
 
     @property
     def conduct(self) -> Conduct | None:
@@ -68,7 +83,7 @@ class Session:
 
     @property
     def is_ready(self) -> bool:
-        return self._state is ModelState.READY
+        return self._ready is not None
 
     async def hear(self, event: Event) -> bool:
         """An event of the swarm; whether it was about this content."""
@@ -76,15 +91,15 @@ class Session:
 
     def standing(self) -> Standing:
         """How far it is now."""
-        sources = self._sources()
+        sources = self._ledger.total(self._current())
         manifest, filling = self._manifest, self._filling
-        base = of_wanted(self.wanted, self._state)
-        key = manifest.digest if manifest is not None else base.key
+        base = of_wanted(self._wanted, self._state)
         total = manifest.bytes if manifest is not None else base.bytes
-        done = filling.present_bytes() if filling is not None and self._state is not ModelState.EVICTED else 0
+        done = filling.present_bytes() if filling is not None else 0
+        done += self._conduct.unmarked if self._conduct is not None else 0
         moving = self._state is ModelState.FETCHING
         return Standing(
-            key=key,
+            key=manifest.digest if manifest is not None else base.key,
             name=base.name,
             state=self._state,
             revision=manifest.revision if manifest is not None else base.revision,
@@ -101,37 +116,77 @@ class Session:
         )
 
     async def run(self) -> None:
-        """Until cancelled. Whatever goes wrong is said in the standing, and tried again."""
+        """Until cancelled. Whatever goes wrong is said in the standing, and tried again: soon while bytes come, slowly
+        where only a person can help, and at once when what is wanted has changed."""
         pause = FIRST_PAUSE
         while True:
-            done = self._filling_bytes()
+            self._renewed.clear()
+            before = self._ledger.total(self._current())
+            trouble = await self._attempt()
+            moved = self._ledger.total(self._current()) != before
+            if trouble is None or (moved and trouble.passing):
+                pause = FIRST_PAUSE
+            else:
+                pause = min(pause * 2, LONGEST_PAUSE) if trouble.passing else LONGEST_PAUSE
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause * self._rng.uniform(0.5, 1.0)):
+                    await self._renewed.wait()
+
+    async def place(self) -> None:
+        """Directories of users that have been asked for, once it is ready. What cannot be is said."""
+        if not self.is_ready or self.content is None:
+            return
+        problems: list[Trouble] = []
+        for path in self._wanted.paths:
             try:
-                await self._live()
-            except (AgentError, ContentError, StoreError) as error:
-                self._parts.metrics.failed(self.wanted.model_hash, str(error.reason))
-                self._say(ModelState.FAILED, str(error.reason), str(error))
-            except (KubeError, PeerError, SwarmError) as error:
-                self._say(ModelState.WAITING, type(error).__name__, error.message)
-            except Exception:
-                log.exception("P2P %s: a defect; trying again", self.wanted.name)
-                self._say(ModelState.FAILED, "InternalError", "see the agent's log")
-            pause = FIRST_PAUSE if self._filling_bytes() > done else min(pause * 2, LONGEST_PAUSE)
-            await asyncio.sleep(pause * self._rng.uniform(0.5, 1.0))
+                await self._parts.store.materialize(self.content, path)
+            except StoreError as error:
+                problems.append(of_error(error, self._wanted))
+        if not problems:
+            trouble = self._conduct.trouble if self._conduct is not None else None
+            noted = trouble is not None and trouble.reason == PEER_SHUNNED
+            self._say(
+                ModelState.READY,
+                trouble.reason if trouble and noted else None,
+                trouble.message if trouble and noted else "",
+            )
+            return
+        # Whoever looks elsewhere for it has it all the same.
+        missed = len(problems) == len({(claim.path, claim.uid) for claim in self._wanted.claims})
+        self._say(ModelState.FAILED if missed else ModelState.READY, problems[0].reason, problems[0].message)
 
     # Inside
+
+    async def _attempt(self) -> Trouble | None:
+        try:
+            await self._live()
+            return None
+        except ModelswarmError as error:
+            trouble = of_error(error, self._wanted)
+        except Exception as error:
+            log.exception("P2P %s: a defect; trying again", self._wanted.name)
+            trouble = of_error(error, self._wanted)
+        self._ready = None
+        if trouble.state is ModelState.FAILED:
+            self._parts.metrics.failed(self._wanted.model_hash, trouble.reason)
+        self._say(trouble.state, trouble.reason, trouble.message)
+        return trouble
 
     async def _live(self) -> None:
         parts, lease = self._parts, self._lease()
         try:
             if not self.is_ready:
-                self._say(ModelState.WAITING, None, "")
+                self._wait_for("its list of files")
             manifest = self._manifest = await self._find_manifest(lease)
             content = manifest.digest.removeprefix("sha256:")
             parts.hosting.manifests[content] = manifest
-            self._before = await asyncio.to_thread(read_sources, self._counts_file(content))
+            counts = parts.store.root / ".modelswarm" / _COUNTS / f"{content}.json"
+            await asyncio.to_thread(self._ledger.open, counts)
             if parts.store.has(content):
                 self._say(ModelState.VERIFYING, None, "")
-            filling = await parts.store.begin(manifest, adopt_from=self.wanted.paths)
+            else:
+                self._wait_for("the disk: what is there of it is looked for, and room for the rest")
+            filling = await parts.store.begin(manifest, adopt_from=self._wanted.paths)
             async with filling:
                 self._filling = filling
                 async with self._telling(filling):
@@ -150,15 +205,14 @@ class Session:
         if not filling.is_complete or lease.term is not None:
             self._say(ModelState.FETCHING, None, "")
             conduct = self._conduct = Conduct(
-                filling, lease, self._parts, self.wanted, completed=self._complete, pulse=self._look, rng=self._rng
+                filling, lease, self._parts, self._wanted, completed=self._complete, pulse=self._look, rng=self._rng
             )
             try:
                 await conduct.run()
                 coordinated = conduct.has_coordinated
             finally:
                 await conduct.close()
-                self._count()
-                self._keep_sources(conduct)
+                self._ledger.close_attempt(conduct.sources())
                 self._conduct = None
         if not self.is_ready:
             await self._complete(filling)
@@ -169,16 +223,27 @@ class Session:
         parts, content = self._parts, filling.content
         try:
             if parts.settings.p2p_enabled:
-                await parts.seeding.seed(filling, self.wanted.model_hash, make_now=make_now)
-            await self._until(lambda: not parts.store.has(content))
+                await parts.seeding.seed(filling, self._wanted.model_hash, make_now=make_now)
+            await self._while_here(content)
         finally:
-            parts.seeding.stop(content, self.wanted.model_hash)
+            parts.seeding.stop(content, self._wanted.model_hash)
         self._ready = None
-        if parts.store.shelf.records.get(content) is not None:
-            self._say(ModelState.WAITING, "Damaged", "files have changed on the disk; fetching them again")
+        if parts.store.knows(content):
+            self._say(ModelState.WAITING, DAMAGED, "files have changed on the disk; fetching them again")
             return
-        self._say(ModelState.EVICTED, "SpaceNeeded", "its space was needed; it comes back with a pod, or with space")
-        await self._until(lambda: bool(self.wanted.pods) or self.wanted.pin or parts.has_room(filling.manifest.bytes))
+        self._say(ModelState.EVICTED, SPACE_NEEDED, "its space was needed; it comes back with a pod, or with space")
+        await self._until(
+            lambda: bool(self._wanted.pods) or self._wanted.pin or parts.signals.has_room(filling.manifest.bytes)
+        )
+
+    async def _while_here(self, content: str) -> None:
+        loop = asyncio.get_running_loop()
+        tried = loop.time()
+        while self._parts.store.has(content):
+            await asyncio.sleep(TELL_SECONDS)
+            if self._reason is not None and self._wanted.paths and loop.time() - tried > LONGEST_PAUSE:
+                tried = loop.time()
+                await self.place()
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         while not condition():  # noqa: ASYNC110  (what the disk holds is seen by looking)
@@ -188,55 +253,44 @@ class Session:
         """Everything is here and verified: say so on disk, then to the cluster."""
         self._say(ModelState.VERIFYING, None, "")
         await filling.complete()
-        for path in self.wanted.paths:
-            await self._parts.store.materialize(filling.content, path)
-        directory = Path(filling.directory)
-        await asyncio.to_thread(clear_progress, directory)
+        await asyncio.to_thread(clear_progress, Path(filling.directory))
         self._ready = datetime.now(UTC).replace(microsecond=0)
-        self._say(ModelState.READY, None, "")
-        sources = self._sources()
-        self._count()
+        await self.place()
+        current = self._current()
+        self._ledger.tell(current)
         seconds = asyncio.get_running_loop().time() - (self._wanted_at or 0.0)
-        fetched = self._conduct.sources() if self._conduct is not None else Sources()
-        source = Source.of(fetched.origin, fetched.peers)
-        self._parts.metrics.downloaded(self.wanted.model_hash, source, seconds)
+        self._wanted_at = None
+        self._parts.metrics.downloaded(self._wanted.model_hash, Source.of(current.origin, current.peers), seconds)
+        total = self._ledger.total(current)
         log.info(
             "P2P %s is ready: %d bytes, %d from the origin, %d from peers",
-            self.wanted.name, filling.manifest.bytes, sources.origin, sources.peers,
+            self._wanted.name, filling.manifest.bytes, total.origin, total.peers,
         )  # fmt: skip
-
-    async def place(self) -> None:
-        """Directories of users that have been asked for since it became ready."""
-        if self.is_ready and self.content is not None:
-            for path in self.wanted.paths:
-                await self._parts.store.materialize(self.content, path)
 
     async def _find_manifest(self, lease: ModelLease) -> Manifest:
         """From the disk, from the task, or from whoever pins the branch."""
-        if self.wanted.content is not None:
-            known = self._parts.store.shelf.records.get(self.wanted.content.removeprefix("sha256:"))
-            if known is not None and known.manifest is not None:
-                return known.manifest
-            found = await self._parts.provisions.manifest(self.wanted)
-            assert found is not None, "a pinned content has a list of files"
-            return found
-        return await pin(self.wanted, lease, self._parts, rng=self._rng)
+        if self._wanted.content is None:
+            return await pin(self._wanted, lease, self._parts, waits=self._wait_for, rng=self._rng)
+        known = self._parts.store.manifest(self._wanted.content.removeprefix("sha256:"))
+        found = known or await self._parts.provisions.manifest(self._wanted)
+        assert found is not None, "a pinned content has a list of files"
+        return found
 
     def _lease(self) -> ModelLease:
         parts = self._parts
-        total = self._manifest.bytes if self._manifest is not None else self.wanted.bytes
+        total = self._manifest.bytes if self._manifest is not None else self._wanted.bytes
         nodes = 1 + len(parts.discovery.peers())
         return ModelLease(
             parts.kube,
             namespace=parts.settings.pod_namespace,
-            model_hash=self.wanted.model_hash,
+            model_hash=self._wanted.model_hash,
             me=parts.address.node,
             plan=Plan(
                 coordinator=parts.address.url,
                 segment_bytes=choose_segment_bytes(total, nodes) if total else 0,
-                repo=self.wanted.name,
-                commit=(self.wanted.revision or "") if self.wanted.content is not None else "",
-                manifest=self.wanted.content or "",
+                repo=self._wanted.name,
+                commit=(self._wanted.revision or "") if self._wanted.content is not None else "",
+                manifest=self._wanted.content or "",
             ),
             duration=parts.settings.lease_seconds,
             renew_every=parts.settings.lease_seconds / 4,
@@ -257,8 +311,9 @@ class Session:
     async def _tell(self, filling: Filling) -> None:
         directory, loop = Path(filling.directory), asyncio.get_running_loop()
         while not filling.is_complete:
-            self._speed.note(loop.time(), self._sources())
-            self._count()
+            current = self._current()
+            self._speed.note(loop.time(), self._ledger.total(current))
+            self._ledger.tell(current)
             standing = self.standing()
             message = f"from {standing.fetching_from.lower()}" if standing.fetching_from else self._message
             await asyncio.to_thread(
@@ -269,8 +324,8 @@ class Session:
                 total=standing.bytes,
                 message=message,
             )
-            await asyncio.to_thread(write_sources, self._counts_file(filling.content), self._sources())
-            self._parts.changed()
+            await asyncio.to_thread(self._ledger.save, current)
+            self._parts.signals.notice()
             await asyncio.sleep(TELL_SECONDS)
 
     def _look(self) -> None:
@@ -278,43 +333,28 @@ class Session:
         conduct, filling = self._conduct, self._filling
         if conduct is None or filling is None or self.is_ready:
             return
-        trouble = conduct.trouble
+        trouble, waits_for = conduct.trouble, conduct.waits_for
         all_here = filling.present_bytes() >= filling.manifest.bytes
+        state = ModelState.VERIFYING if all_here else ModelState.FETCHING
+        if waits_for:
+            state = ModelState.WAITING
         if trouble is not None:
-            self._say(ModelState.FETCHING, trouble.reason, trouble.message)
-        elif conduct.is_waiting:
-            self._say(ModelState.WAITING, None, "for a coordinator")
+            self._say(state, trouble.reason, trouble.message)
         else:
-            self._say(ModelState.VERIFYING if all_here else ModelState.FETCHING, None, "")
+            self._say(state, NO_COORDINATOR if waits_for else None, waits_for)
+
+    def _wait_for(self, what: str) -> None:
+        self._say(ModelState.WAITING, PREPARING, f"for {what}")
 
     def _say(self, state: ModelState, reason: str | None, message: str) -> None:
         said = (self._state, self._reason, self._message)
         if said == (state, reason, message):
             return
         if state is ModelState.FAILED and said[:2] != (state, reason):
-            log.warning("P2P %s: %s: %s", self.wanted.name, reason, message)
+            log.warning("P2P %s: %s: %s", self._wanted.name, reason, message)
         self._state, self._reason, self._message = state, reason, message
-        self._parts.changed()
+        self._parts.signals.notice()
 
-    def _sources(self) -> Sources:
-        counted = self._conduct.sources() if self._conduct is not None else Sources()
-        return self._before + counted
-
-    def _count(self) -> None:
-        """Tell the metrics what has arrived since the last time."""
-        now = self._conduct.sources() if self._conduct is not None else Sources()
-        before, self._counted = self._counted, now
-        origin, peers = max(0, now.origin - before.origin), max(0, now.peers - before.peers)
-        self._parts.metrics.received(self.wanted.model_hash, origin_bytes=origin, peer_bytes=peers)
-
-    def _keep_sources(self, conduct: Conduct) -> None:
-        self._before = self._before + conduct.sources()
-        if self.content is not None:
-            write_sources(self._counts_file(self.content), self._before)
-        self._counted = Sources()
-
-    def _counts_file(self, content: str) -> Path:
-        return self._parts.store.root / ".modelswarm" / _COUNTS / f"{content}.json"
-
-    def _filling_bytes(self) -> int:
-        return self._sources().origin + self._sources().peers
+    def _current(self) -> Sources:
+        """What the attempt that is under way has brought."""
+        return self._conduct.sources() if self._conduct is not None else Sources()

@@ -5,6 +5,7 @@ What cannot work is refused at the start, in one line that names the variable.
 
 import argparse
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from ipaddress import ip_address
@@ -291,7 +292,8 @@ def _parser() -> argparse.ArgumentParser:
     lines = []
     for field in AgentSettings.model_fields.values():
         default = "required" if field.is_required() else f"default: {_shown(field.default)}"
-        lines.append(f"  {' or '.join(_variables(field))}\n      {field.description} ({default})")
+        text = textwrap.fill(f"{field.description} ({default})", 110, initial_indent=" " * 6, subsequent_indent=" " * 6)
+        lines.append(f"  {' or '.join(_variables(field))}\n{text}")
     parser.epilog = "\n".join(lines) + "\n\nand HF_ENDPOINT and the like for mirrors, see docs/reference/agent.md"
     return parser
 

@@ -36,6 +36,12 @@ SWARM_FAILED = "SwarmFailed"
 PEER_SHUNNED = "PeerShunned"
 """A node published bytes that are not the origin's; what is here now is right."""
 INTERNAL_ERROR = "InternalError"
+PREPARING = "Preparing"
+"""Waiting: the list of files, the disk."""
+NO_COORDINATOR = "NoCoordinator"
+DAMAGED = "Damaged"
+SPACE_NEEDED = "SpaceNeeded"
+SUSPENDED = "Suspended"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +119,12 @@ def of_liar(node: str, paths: Sequence[str]) -> Trouble:
     """The bytes are right now, and somebody should look at that node: its disk, its memory, or who runs it."""
     message = f"{node} published bytes of {', '.join(paths)} that are not the origin's; the other nodes shun it"
     return Trouble(ModelState.FETCHING, PEER_SHUNNED, message, True)
+
+
+def of_silence(seeders: int) -> Trouble:
+    """Complete nodes that gave nothing for too long."""
+    message = f"{seeders} nodes that have all of it send nothing; looking for another way"
+    return Trouble(ModelState.WAITING, PEER_UNAVAILABLE, message, True)
 
 
 def explain_denial(message: str, wanted: Wanted) -> str:

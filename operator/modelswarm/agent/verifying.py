@@ -28,17 +28,21 @@ class Verifying:
         changed: Callable[[], None],
         mismatched: Callable[[], None],
     ) -> None:
-        self.bad: dict[int, BadFile] = {}
-        """Files that are all here and have not their digest, as they were delivered."""
         self._stock = stock
         self._exchange = exchange
         self._errands = errands
         self._changed = changed
         self._mismatched = mismatched
+        self._bad: dict[int, tuple[BadFile, int]] = {}
         self._suspects: dict[str, dict[str, None]] = {}
         self._shunned: frozenset[str] = frozenset()
         self._label = stock.filling.content[:16]
         self._at_once = asyncio.Semaphore(AT_ONCE)
+
+    @property
+    def bad(self) -> dict[int, BadFile]:
+        """Files that are all here and have not their digest, as they were delivered."""
+        return {number: bad for number, (bad, losses) in self._bad.items() if losses == self._stock.losses(number)}
 
     @property
     def trouble(self) -> Trouble | None:
@@ -69,11 +73,7 @@ class Verifying:
         for each in replaced:
             path = self._stock.files[each.segment.file].path
             self._suspects.setdefault(each.publisher, {})[path] = None
-            await self.distrust(each.segment.file, each)
-
-    async def distrust(self, number: int, replaced: Replaced) -> None:
-        await self._stock.drop(replaced.segment)
-        self.bad.pop(number, None)
+            await self._stock.drop(each.segment)
 
     def shun(self, nodes: Iterable[str]) -> None:
         """Nodes that have published wrong bytes, as the coordinator found out."""
@@ -91,7 +91,6 @@ class Verifying:
             log.warning("P2P %s: %s is not what the first reader found; fetching it again", self._label, path)
             self._mismatched()
             await self._stock.reject(number)
-            self.bad.pop(number, None)
             segments = [each for each in self._stock.holdings.segments_of(number) if not each.is_bundle]
             await self._exchange.refetch(segments)
 
@@ -128,4 +127,4 @@ class Verifying:
             return
         publishers = self._exchange.publishers(number)
         log.error("P2P %s: %s, published by %s", self._label, error, ", ".join(publishers) or "nobody")
-        self.bad[number] = BadFile(file=number, publishers=publishers)
+        self._bad[number] = BadFile(file=number, publishers=publishers), self._stock.losses(number)

@@ -152,8 +152,3 @@ def set_condition(
     if old is None:
         return (*conditions, new)
     return tuple(new if condition.type == type_ else condition for condition in conditions)
-
-
-def without(conditions: Sequence[Condition], type_: str) -> tuple[Condition, ...]:
-    """The conditions without that type."""
-    return tuple(condition for condition in conditions if condition.type != type_)

@@ -1,6 +1,6 @@
 """Turns the pydantic models into structural CustomResourceDefinitions and into the reference page.
 
-    python -m modelswarm.api.schema --output crds --docs docs/reference/crds.md --embed FILE [--check]
+    python -m modelswarm.api.schema --output crds [--output COPY] --docs docs/reference/crds.md --embed FILE [--check]
 
 Same models, same bytes: the output is checked in, and ``--check`` says whether it is current.
 """
@@ -243,14 +243,18 @@ def check(files: dict[Path, str]) -> bool:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m modelswarm.api.schema", description="Write the CRDs.")
-    parser.add_argument("--output", type=Path, default=Path("crds"), metavar="DIRECTORY", help="where the CRDs go")
+    parser.add_argument(
+        "--output", type=Path, action="append", metavar="DIRECTORY", help="where the CRDs go; again for a copy of them"
+    )
     parser.add_argument("--docs", type=Path, metavar="FILE", help="where the reference page goes; default: nowhere")
     parser.add_argument(
         "--embed", type=Path, action="append", default=[], metavar="FILE", help="a file that contains CRDs of ours"
     )
     parser.add_argument("--check", action="store_true", help="write nothing; fail if a file is not current")
     options = parser.parse_args(arguments)
-    files = generated(options.output, options.docs, options.embed)
+    files: dict[Path, str] = {}
+    for output in options.output or [Path("crds")]:
+        files |= generated(output, options.docs, options.embed)
     if options.check:
         return 0 if check(files) else 1
     for path, text in files.items():

@@ -44,6 +44,7 @@ class Bringer:
         self._say = say
         self._detours = detours
         self._slots = asyncio.Semaphore(effort.parallel)
+        self._turns = asyncio.Semaphore(effort.parallel)
 
     async def bring(self, file: ManifestFile) -> None:
         """Return when the file is in place, durable and (where the manifest has a digest) verified."""
@@ -61,7 +62,9 @@ class Bringer:
             part = Part(self._tree.stem(file), file.size, self._effort.span_bytes, self._meter)
             try:
                 await in_thread(part.open)
-                verdict = await self._fill(file, part, expected)
+                async with self._turns:
+                    verdict = await self._fill(file, part, expected)
+                # The next file may come in while this one is made durable.
                 await in_thread(part.commit, target)
             finally:
                 part.close()

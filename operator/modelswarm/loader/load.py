@@ -108,7 +108,8 @@ class Load:
                 for files, parallel in lanes_of(wanted, self.effort, apart=len(self.legs) > 1):
                     effort, lane = replace(self.effort, parallel=parallel), iter(files)
                     bringer = Bringer(self.tree, self.legs, effort, self.meter, self.say, self.detours)
-                    for _ in range(parallel):
+                    # One more than are fetched at once: while it is made durable, another one comes in.
+                    for _ in range(parallel + 1):
                         group.create_task(work(lane, bringer))
         except BaseExceptionGroup as errors:
             raise first_cause(errors) from None

@@ -1,7 +1,5 @@
 """What becomes of BaseModels on the nodes: paths, removal, branches that move, schemes that nobody fetches."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from dev.agents import Agent, AgentFleet
@@ -22,8 +20,8 @@ NAMESPACED = "models.ome.io/{}.basemodel.{}"
 
 
 @pytest.fixture
-def agents(fleet: AgentFleet) -> Iterator[list[Agent]]:
-    yield list(fleet.agents.values())
+def agents(fleet: AgentFleet) -> list[Agent]:
+    return list(fleet.agents.values())
 
 
 def gone(seed: Seed, agents: list[Agent], label: str, key: str, directory: str, seconds: float = 20.0) -> None:

@@ -56,11 +56,13 @@ class Swarm:
 
     # Nodes
 
-    def add(self, *short: str, labels: Mapping[str, str] | None = None, start: bool = True) -> list[str]:
+    def add(
+        self, *short: str, labels: Mapping[str, str] | None = None, start: bool = True, **environment: str
+    ) -> list[str]:
         """Nodes of this fleet by their short names; the full names."""
         nodes = [f"{self.name}-{each}" for each in short]
         for node in nodes:
-            self.fleet.add(node, labels={LABEL: self.name, **(labels or {})})
+            self.fleet.add(node, labels={LABEL: self.name, **(labels or {})}, environment=environment)
         if start:
             self.fleet.start(*nodes, seconds=90)
         return nodes
@@ -74,6 +76,10 @@ class Swarm:
 
     def label(self, node: str, **labels: str | None) -> None:
         self.api.patch("Node", node, None, {"metadata": {"labels": labels}})
+
+    def address(self, number: int) -> str:
+        """One of the addresses at which agents look for peers, from the end: 1 is the last."""
+        return self.fleet.peers_service.split(",")[-number]
 
     # What is asked for
 
@@ -208,10 +214,12 @@ class Swarms:
     directory: Path
 
     @contextlib.contextmanager
-    def __call__(self, nodes: int = 0, **environment: str) -> Iterator[Swarm]:
+    def __call__(self, nodes: int = 0, *, spare: int = 8, **environment: str) -> Iterator[Swarm]:
+        """``spare``: addresses at which somebody may come later, agents or others."""
         name = f"f{next(_numbers)}"
         defaults = {"HF_ENDPOINT": self.hub.url, "MODELSWARM_AGENT_LEASE_SECONDS": f"{LEASE_SECONDS:g}"}
-        fleet = AgentFleet(self.cluster, self.directory / name, environment={**defaults, **environment})
+        environment = {**defaults, **environment}
+        fleet = AgentFleet(self.cluster, self.directory / name, environment=environment, size=nodes + spare)
         with fleet:
             swarm = Swarm(self.cluster, self.api, self.hub.hub, fleet, name)
             swarm.add(*(f"n{number}" for number in range(1, nodes + 1)))

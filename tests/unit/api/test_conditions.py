@@ -21,7 +21,6 @@ from modelswarm.api.conditions import (
     find,
     is_true,
     set_condition,
-    without,
 )
 from modelswarm.api.p2ptask import Phase
 from modelswarm.errors import ContentReason, RenderReason
@@ -114,13 +113,11 @@ def test_whatever_is_set_every_type_is_there_once_and_again_changes_nothing(
     assert types == list(dict.fromkeys(type_ for type_, _, _ in changes))
 
 
-def test_find_is_true_and_without() -> None:
+def test_find_and_is_true() -> None:
     known = put(put(type_="A", status="True"), "B")
     assert find(known, "A") == known[0]
     assert find(known, "C") is None
     assert [is_true(known, type_) for type_ in "ABC"] == [True, False, False]
-    assert without(known, "A") == known[1:]
-    assert without(known, "C") == known
 
 
 # --- the vocabulary -------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modelswarm.backends.dragonfly.marker import Marker
+from modelswarm.backends.dragonfly.marker import MAX_LENGTH, Marker
 from modelswarm.backends.dragonfly.settings import DragonflySettings
 from modelswarm.backends.engine import EngineState
 from modelswarm.content.credentials import Credentials
@@ -154,7 +154,7 @@ def test_a_marker_fits_and_is_read_as_it_was_written(
     uid: str, cluster: int, serial: int, attempt: int, items: set[int]
 ) -> None:
     marker = Marker.of(uid, "0123456789abcdef", cluster, serial, attempt, frozenset(items))
-    assert len(str(marker)) <= 1024
+    assert len(str(marker)) <= MAX_LENGTH
     assert Marker.parse(str(marker)) == marker
     assert marker.numbers(below=100_000) == items
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from dev.hub import Hang, Hub, Kind, Repository
+from dev.hub import Hang, Hub, Kind, Repository, Slow
 
 SIZE = 700_000
 WEIGHTS = hashlib.shake_256(b"weights").digest(SIZE)
@@ -137,6 +137,19 @@ async def test_counts_by_kind_file_and_client(hub: Hub, client: httpx.AsyncClien
     assert counters.total().bytes > counters.total().content, "redirects and errors have bodies too"
     hub.reset()
     assert counters.total().requests == 0
+
+
+async def test_the_same_bytes_for_two_at_once_are_noticed(hub: Hub, client: httpx.AsyncClient) -> None:
+    hub.fail("*", Slow(bytes_per_second=200_000), on=Kind.CDN)
+    apart = [client.get("/w.bin", headers={"Range": f"bytes={start}-{start + 99_999}"}) for start in (0, 100_000)]
+    await asyncio.gather(*apart)
+    await client.get("/w.bin", headers={"Range": "bytes=0-9999"})
+    assert hub.counters.twice_at_once(seconds=0) == [], "other bytes, or the same later"
+    together = [client.get("/w.bin", headers={"Range": f"bytes={start}-199999"}) for start in (0, 150_000)]
+    await asyncio.gather(*together)
+    [(one, other)] = hub.counters.twice_at_once(seconds=0.05)
+    assert {(one.first, one.stop), (other.first, other.stop)} == {(0, 200_000), (150_000, 200_000)}
+    assert hub.counters.twice_at_once("another/*", seconds=0) == []
 
 
 async def test_a_limit_is_shared_and_another_is_each_connections_own(tmp_path: Path) -> None:

@@ -1,0 +1,67 @@
+{{- define "modelswarm.labels" -}}
+app.kubernetes.io/part-of: modelswarm
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
+{{- end }}
+
+{{- define "modelswarm.operatorLabels" -}}
+app.kubernetes.io/name: modelswarm-operator
+app.kubernetes.io/component: operator
+{{ include "modelswarm.labels" . }}
+{{- end }}
+
+{{/* The agents' names are those of OME's agent, whatever the release is called. */}}
+{{- define "modelswarm.agentLabels" -}}
+app.kubernetes.io/name: ome-model-agent
+app.kubernetes.io/component: model-agent
+{{ include "modelswarm.labels" . }}
+{{- end }}
+
+{{- define "modelswarm.agentNamespace" -}}
+{{ .Values.agent.namespace | default .Release.Namespace }}
+{{- end }}
+
+{{/* Arguments: the context, and the repository. */}}
+{{- define "modelswarm.image" -}}
+{{- $root := index . 0 -}}
+{{- $hint := "image.registry: say which registry holds your images (no image is published): --set image.registry=registry.example.com" -}}
+{{- $tag := $root.Values.image.tag | default (printf "v%s" $root.Chart.AppVersion) -}}
+{{ required $hint $root.Values.image.registry | trimSuffix "/" }}/{{ index . 1 }}{{ ternary "@" ":" (hasPrefix "sha256:" $tag) }}{{ $tag }}
+{{- end }}
+
+{{- define "modelswarm.pullSecrets" -}}
+{{- with .Values.image.pullSecrets }}
+imagePullSecrets:
+{{- range . }}
+- name: {{ . }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "modelswarm.env" -}}
+{{- range $name, $value := .Values.env }}
+- name: {{ $name }}
+  value: {{ $value | quote }}
+{{- end }}
+{{- end }}
+
+{{/* Names of the Secrets that model tasks use. */}}
+{{- define "modelswarm.modelSecrets" -}}
+modelhub-secret, oss-access-secret, aws-access-secret
+{{- end }}
+
+{{/* Arguments: ServiceAccount, its namespace. */}}
+{{- define "modelswarm.subject" -}}
+subjects:
+- kind: ServiceAccount
+  name: {{ index . 0 }}
+  namespace: {{ index . 1 }}
+{{- end }}
+
+{{- define "modelswarm.restricted" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end }}
