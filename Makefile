@@ -50,7 +50,7 @@ manifests: built ## dist/modelswarm.yaml: the chart without Helm (REGISTRY=HOST[
 	@$(BIN)/python -m dev.manifests --output dist/modelswarm.yaml $(if $(REGISTRY),--registry $(REGISTRY)) $(if $(TAG),--tag $(TAG))
 
 chart: built ## helm lint and the chart's tests
-	@$(BIN)/pytest -q tests/unit/chart tests/integration/test_chart.py
+	@$(BIN)/pytest -q tests/unit/chart tests/integration/test_chart.py tests/integration/test_chart_install.py
 
 test: built ## all tests, on a real API server (no root)
 	@$(BIN)/pytest

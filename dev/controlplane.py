@@ -196,7 +196,7 @@ class ControlPlane:
         bound = ["--bound-object-kind=Pod", f"--bound-object-name={pod}"] if pod else []
         token = self.kubectl("create", "token", name, "--namespace", namespace, "--duration", duration, *bound).strip()
         path = self._config_path("serviceaccount", f"{namespace}.{pod or name}")
-        return write_kubeconfig(path, server=self.server, ca=self._ca.certificate, token=token)
+        return write_kubeconfig(path, server=self.server, ca=self.ca_file.resolve(), token=token)
 
     def audit_events(self) -> Iterator[AuditEvent]:
         """The audit log up to now, oldest event first. Needs ``audit_log=True``."""

@@ -2,8 +2,8 @@
 
     python -m dev.manifests --output dist/modelswarm.yaml --registry registry.example.com
 
-The agents are in the namespace ``ome``, as in config/p2p. There is no secret of the peers in the file, since it would be
-the same for everybody who uses it; docs/how-to/install.md says how to make one.
+The agents are in the namespace ``ome``, as in config/p2p. There is no secret of the peers in the file, since it would
+be the same for everybody who uses it; docs/how-to/install.md says how to make one.
 """
 
 import argparse

@@ -105,9 +105,17 @@ def write_private(path: Path, content: bytes) -> Path:
 
 
 def write_kubeconfig(
-    path: Path, *, server: str, ca: bytes, client: KeyPair | None = None, token: str | None = None
+    path: Path, *, server: str, ca: bytes | Path, client: KeyPair | None = None, token: str | None = None
 ) -> Path:
-    """Write a self-contained kubeconfig for one user of one cluster. It refers to no other file."""
+    """Write a kubeconfig for one user of one cluster. It refers to no other file, unless ``ca`` is one.
+
+    A Python client copies embedded certificates to temporary files, and one that is killed leaves them behind.
+    """
+    authority = (
+        {"certificate-authority": str(ca)}
+        if isinstance(ca, Path)
+        else {"certificate-authority-data": b64encode(ca).decode()}
+    )
     user: dict[str, str] = {}
     if client is not None:
         user["client-certificate-data"] = b64encode(client.certificate).decode()
@@ -120,7 +128,7 @@ def write_kubeconfig(
         "clusters": [
             {
                 "name": "test",
-                "cluster": {"server": server, "certificate-authority-data": b64encode(ca).decode()},
+                "cluster": {"server": server, **authority},
             }
         ],
         "users": [{"name": "test", "user": user}],

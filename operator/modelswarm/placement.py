@@ -1,5 +1,5 @@
-"""On which nodes a content belongs. Agents decide it for themselves and the operator's engine for its counts, so both
-have to come to the same answer from the same nodes.
+"""On which nodes a content belongs. The operator's engine chooses them; agents see for themselves whether a selector
+lets their node through.
 
 Copies are placed by rendezvous hashing: every node has a score for every content, and the highest scores hold it. When
 a node goes, only what it held moves; when one comes, it takes over only what it scores highest for.

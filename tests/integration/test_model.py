@@ -24,7 +24,7 @@ def test_waits_as_pending_and_becomes_ready_in_llmazs_words(
     hub_valve.open()
     scene.has("OpenModel", model, "Ready", "True", "Ready", saying="Model is downloaded successfully")
     scene.has("OpenModel", model, "Pending", "False", "Ready")
-    assert ("Normal", "Ready", "Model is downloaded successfully") in eventually(lambda: scene.events(model))
+    eventually(lambda: ("Normal", "Ready", "Model is downloaded successfully") in scene.events(model))
 
 
 def test_gets_the_family_label_that_llmazs_webhook_sets_and_gets_it_back(scene: Scene) -> None:

@@ -77,7 +77,8 @@ def test_answers_that_end_early_are_gone_on_with(swarm: Swarm) -> None:
     task = swarm.distribute(model)
     swarm.is_right(model, swarm.succeeded(task)["resolved"]["digest"], swarm.nodes)
     assert rule.hits == 8
-    assert swarm.sent(model) == swarm.size(model)
+    # What was on the way when a connection ended may be sent again.
+    assert swarm.sent(model) <= swarm.size(model) + 8 * (256 << 10)
 
 
 def test_wrong_bytes_from_the_origin_once_are_read_again(swarm: Swarm) -> None:

@@ -49,7 +49,7 @@ def test_version_is_read_from_what_a_program_prints(output: str, version: tuple[
     assert parse_version(output) == version
 
 
-@pytest.mark.parametrize("module", ["kubernetes", "etcd", "registry"])
+@pytest.mark.parametrize("module", ["kubernetes", "etcd", "registry", "helm"])
 def test_every_module_pins_a_version(module: str) -> None:
     assert parse_version(pinned_version(module)) is not None
 

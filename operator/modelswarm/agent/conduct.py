@@ -444,11 +444,14 @@ class Conduct:
         await self._stop_talking()
         await self._close_member()
         self._fetched_from, self._fetched_before = len(seeders), self._downloaded()
+        present = self._filling.present_bytes()
         self._pulse()
         try:
             fetched = await parts.seeding.fetch(self._filling, seeders, parts.settings.download_timeout)
         finally:
-            self._counted, self._fetched_from = self._counted + Sources(0, self.unmarked), 0
+            # The swarm's counters are read now and then; what came since is on the disk.
+            came = max(self.unmarked, self._filling.present_bytes() - present)
+            self._counted, self._fetched_from = self._counted + Sources(0, came), 0
             self._fetched_before = None
         self._seeders = {}
         self._sought_at = float("-inf")

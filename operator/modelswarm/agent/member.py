@@ -38,6 +38,8 @@ AHEAD = 1
 """Segments that a node is given beyond those that it reads, so that it never waits for the next."""
 COALESCE_SECONDS = 0.02
 """What happens within so short a time goes into one report."""
+LOOK_SECONDS = 0.1
+"""How soon it is seen that files have come another way."""
 _BUSY_TOLD = 4096
 _BAD_TOLD = 256
 _WORKING_TOLD = 64
@@ -207,6 +209,8 @@ class Member:
             arrived = self._filling.arrived
             self._arrived(None)
             await arrived.wait()
+            # Small files come by the thousand.
+            await asyncio.sleep(LOOK_SECONDS)
 
     def _arrived(self, files: Sequence[int] | None) -> None:
         """Something of these files (None: of any) is here."""
@@ -233,8 +237,7 @@ class Member:
 
     def _report(self) -> Report:
         stock = self.stock
-        numbers = {key: number for number, key in reversed(list(enumerate(stock.keys)))}
-        busy = [Busy(file=numbers[key], content=content) for key, content in self._filling.busy().items()]
+        busy = [Busy(file=stock.number_of(key), content=content) for key, content in self._filling.busy().items()]
         return Report(
             node=self._address.node,
             url=self._address.url,

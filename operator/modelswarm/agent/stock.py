@@ -29,14 +29,20 @@ class Stock:
         """and those that hold for all nodes: the first reader's."""
         self._store = store
         self._numbers = {file.path: number for number, file in enumerate(self.files)}
+        self._by_key = {key: number for number, key in reversed(list(enumerate(self.keys)))}
+        self._small = {number for each in self.holdings.segments if each.is_bundle for number in each.files}
         self._partials: dict[int, Partial] = {}
         self._losses: dict[int, int] = {}
 
     def number(self, file: ManifestFile) -> int:
         return self._numbers[file.path]
 
+    def number_of(self, key: str) -> int:
+        """The first file with these bytes."""
+        return self._by_key[key]
+
     def is_small(self, number: int) -> bool:
-        return any(segment.is_bundle for segment in self.holdings.segments_of(number))
+        return number in self._small
 
     def is_placed(self, number: int) -> bool:
         """Whether the file is in place, with the right digest."""

@@ -58,7 +58,7 @@ class Seed:
             for model in self.api.all(kind):
                 self.api.delete(kind, model["metadata"]["name"], model["metadata"].get("namespace"))
 
-    def ready(self, label: str, *agents: Agent, seconds: float = 60.0) -> None:
+    def ready(self, label: str, *agents: Agent, seconds: float = 120.0) -> None:
         """Until every one of these nodes, and no other one, has the label of a model that is ready."""
 
         def look() -> bool:
@@ -76,6 +76,14 @@ class Seed:
         """What OME's controller reads of a node."""
         found = self.api.find("ConfigMap", node, "ome") or {}
         return {key: json.loads(text) for key, text in found.get("data", {}).items()}
+
+    def word(self, node: str, key: str) -> str:
+        """OME's word for a model on a node; empty where it has none."""
+        return str(self.entries(node).get(key, {}).get("status", ""))
+
+    def model(self, node: str, name: str) -> Manifest:
+        """The NodeCache's entry of a model; empty where there is none yet."""
+        return next((each for each in self.models(node) if each["name"] == name), {})
 
     def models(self, node: str) -> list[Manifest]:
         """The NodeCache's."""

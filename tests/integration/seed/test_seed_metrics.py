@@ -1,6 +1,5 @@
 """The seventeen metrics of the seed, on port 8080, with the numbers that hub, sizes and nodes give."""
 
-
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families

@@ -40,7 +40,7 @@ def test_two_commands_on_an_empty_cluster_and_a_model_arrives(ome: str, origin: 
                 cluster.apply(OME_CRDS)
             api.create(base_model("m", "hf://org/template", path=f"{MODEL_DIR}/org/template"))
             label = LABEL.format("m")
-            eventually(lambda: api.get("Node", "n1")["metadata"]["labels"].get(label) == "Ready", 60, 0.2)
+            eventually(lambda: api.get("Node", "n1")["metadata"]["labels"].get(label) == "Ready", 120, 0.2)
             assert files_in(fleet.agents["n1"].store / "org" / "template") == digests(repository)
 
 

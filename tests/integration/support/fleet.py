@@ -39,8 +39,12 @@ def model_files(seed: object, *, shards: int = 3, shard_bytes: int = 6 * MIB, sm
     """Large files, small files in directories, and empty files. Equal seeds give equal files."""
     files = {f"model-{number}.safetensors": noise((seed, number), shard_bytes + number) for number in range(shards)}
     files |= {f"many/small/{number:04}.json": b'{"of": "%r", "n": %d}' % (seed, number) for number in range(small)}
-    attributes = b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n"
-    return files | {".gitattributes": attributes, "config.json": b"{}", "empty": b"", "many/empty.txt": b""}
+    # Nothing is equal to a file of another model: that would be there already.
+    files |= {
+        ".gitattributes": b"*.safetensors filter=lfs -text\n# %r\n" % (seed,),
+        "config.json": b'{"of": "%r"}' % (seed,),
+    }
+    return files | {"empty": b"", "many/empty.txt": b""}
 
 
 @dataclass(slots=True)

@@ -1,0 +1,365 @@
+"""Members of one content: everything leaves the origin once, and what is wrong is found and read again."""
+
+import asyncio
+import hashlib
+import logging
+import random
+from pathlib import Path
+
+import pytest
+
+from modelswarm.agent.messages import BadFile
+from modelswarm.agent.segments import plan
+from modelswarm.agent.troubles import PEER_SHUNNED
+from modelswarm.content.manifest import Manifest
+from modelswarm.errors import AgentError, Unavailable
+from modelswarm.loader.outcome import Reason, Transient
+from tests.unit.agent.fleet import MIB, SEGMENT, Fleet, Node, fleet_of
+from tests.unit.agent.store.conftest import content, noise, object_content, put, tree
+
+FILES = {
+    "model.bin": noise("model", 7 * MIB + 123),
+    "other.bin": noise("other", 3 * MIB),
+    "config.json": b"{}",
+    "empty": b"",
+    "sub/tokenizer.json": b"tokens" * 1000,
+}
+MODEL = content(FILES)
+
+
+def whole(node: Node, manifest: Manifest = MODEL, files: dict[str, bytes] | None = None) -> bool:
+    content_id = manifest.digest.removeprefix("sha256:")
+    return node.store.has(content_id) and tree(node.store.directory(content_id)) == (files or FILES)
+
+
+async def test_every_byte_leaves_the_origin_once(tmp_path: Path) -> None:
+    async with fleet_of(tmp_path, FILES, MODEL, "a", "b", "c") as (fleet, origin, _):
+        await asyncio.gather(*(node.bring(MODEL) for node in fleet.nodes.values()))
+        assert all(map(whole, fleet.nodes.values()))
+        assert origin.given == {path: len(data) for path, data in FILES.items() if data}
+        assert fleet.air.moved > 0
+
+
+async def test_where_the_bytes_came_from_is_counted(tmp_path: Path) -> None:
+    async with fleet_of(tmp_path, FILES, MODEL, "a", "b") as (fleet, _, _):
+        a, b = fleet.nodes.values()
+        async with await a.store.begin(MODEL) as first, await b.store.begin(MODEL) as second:
+            members = [await a.join(first), await b.join(second)]
+            talks = [asyncio.create_task(member.talk("")) for member in members]
+            await asyncio.gather(*talks)
+            counted = [member.sources for member in members]
+            assert sum(each.origin for each in counted) == MODEL.bytes
+            assert [each.origin + each.peers for each in counted] == [MODEL.bytes] * 2
+            assert all(member.closed.is_set() for member in members)
+            await asyncio.gather(*(member.close() for member in members))
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        pytest.param({"only.bin": noise("only", 5 * MIB)}, id="one file"),
+        pytest.param({"only.json": b"{}"}, id="one small file"),
+        pytest.param({"one": b"", "sub/two": b""}, id="no bytes at all"),
+        pytest.param({"a.bin": noise("t", 3 * MIB), "b.bin": noise("t", 3 * MIB)}, id="two files with the same bytes"),
+    ],
+)
+async def test_contents_of_every_shape(tmp_path: Path, files: dict[str, bytes]) -> None:
+    manifest = content(files)
+    async with fleet_of(tmp_path, files, manifest, "a", "b") as (fleet, origin, _):
+        await asyncio.gather(*(node.bring(manifest) for node in fleet.nodes.values()))
+        assert all(whole(node, manifest, files) for node in fleet.nodes.values())
+        assert origin.total == sum(len(data) for data in {key: data for key, data in files.items()}.values()) / (
+            2 if len(set(files.values())) < len(files) else 1
+        )
+
+
+async def test_thousands_of_small_files(tmp_path: Path) -> None:
+    files = {f"many/{number % 50}/{number}.json": b"%d" % number for number in range(3000)} | {"none": b""}
+    manifest = content(files)
+    async with fleet_of(tmp_path, files, manifest, "a", "b") as (fleet, origin, _):
+        await asyncio.gather(*(node.bring(manifest) for node in fleet.nodes.values()))
+        assert all(whole(node, manifest, files) for node in fleet.nodes.values())
+        assert origin.total == manifest.bytes
+
+
+# Liars
+
+
+async def test_a_liar_is_found_and_shunned_and_the_file_ends_right(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    seen: list[str] = []
+    async with fleet_of(tmp_path, FILES, MODEL, "a", "b", "liar") as (fleet, origin, coordinator):
+        liar, honest = fleet.nodes["liar"], [fleet.nodes["a"], fleet.nodes["b"]]
+        liar.leg.flips.add("model.bin")
+
+        def watch() -> None:
+            for node in honest:
+                for member in node.members:
+                    if member.trouble is not None:
+                        seen.append(f"{member.trouble.reason}: {member.trouble.message}")
+
+        # The liar is given the first range of the file, which is the one that it spoils.
+        lying = asyncio.create_task(liar.bring(MODEL))
+        first = next(each for each in plan(MODEL, SEGMENT) if each.files == (2,) and each.offset == 0)
+        async with asyncio.timeout(10):
+            while not coordinator._publications.known >> first.index & 1:
+                await asyncio.sleep(0.01)
+        await asyncio.gather(*(node.bring(MODEL, changed=watch) for node in honest))
+        assert all(map(whole, honest))
+        assert coordinator.shunned == {"liar"}
+        lying.cancel()
+        await asyncio.gather(lying, return_exceptions=True)
+        assert not whole(liar)
+    assert any(text.startswith("DigestMismatch: model.bin") and "liar" in text for text in seen), seen
+    assert any(text.startswith(PEER_SHUNNED) and "liar published bytes of model.bin" in text for text in seen)
+    assert "liar published bytes of model.bin that are not the origin's" in caplog.text
+    # Only the doubted file was read again, and that once.
+    assert origin.given["other.bin"] == len(FILES["other.bin"])
+
+
+async def test_one_flipped_byte_is_never_complete(tmp_path: Path) -> None:
+    async with fleet_of(tmp_path, FILES, MODEL, "a") as (fleet, origin, coordinator):
+        node = fleet.nodes["a"]
+        node.leg.flips.add("model.bin")
+        async with await node.store.begin(MODEL) as filling:
+            member = await node.join(filling)
+            talk = asyncio.create_task(member.talk(""))
+            async with asyncio.timeout(10):
+                while member.failure is None or member.failure.retryable:
+                    await asyncio.sleep(0.01)
+            assert member.failure.reason == "DigestMismatch"
+            assert not member.complete.is_set()
+            assert [file.path for file in filling.missing()] == ["model.bin"]
+            talk.cancel()
+            await asyncio.gather(talk, return_exceptions=True)
+            await member.close()
+        assert not whole(node)
+        assert origin.given["model.bin"] >= 2 * len(FILES["model.bin"]), "it was read again before it was given up"
+        assert coordinator.failure is not None
+
+
+async def test_a_segment_to_read_again_is_work_although_it_is_here(tmp_path: Path) -> None:
+    async with fleet_of(tmp_path, FILES, MODEL, "a", "b") as (fleet, origin, coordinator):
+        a, b = fleet.nodes.values()
+        a.leg.flips.add("model.bin")
+        async with await a.store.begin(MODEL) as filling:
+            member = await a.join(filling)
+            talk = asyncio.create_task(member.talk(""))
+            async with asyncio.timeout(10):
+                while not any(report.bad for report in fleet.reports):
+                    await asyncio.sleep(0.01)
+            assert all(report.wants > 0 for report in fleet.reports), "whoever lacks something goes on to help"
+            bad = next(report.bad for report in fleet.reports if report.bad)
+            assert bad == (BadFile(file=2, publishers=("a",)),)
+            a.leg.flips.clear()
+            await b.bring(MODEL)
+            await talk
+            assert not filling.missing()
+            await member.close()
+        assert whole(b)
+
+
+async def test_bytes_that_the_disk_changed_are_fetched_again_and_nobody_is_blamed(tmp_path: Path) -> None:
+    async with fleet_of(tmp_path, FILES, MODEL, "a", "b") as (fleet, origin, coordinator):
+        a, b = fleet.nodes.values()
+        bringing = asyncio.create_task(a.bring(MODEL))
+        async with await b.store.begin(MODEL) as filling:
+            await put(filling, filling.key("model.bin"), FILES["model.bin"], 0, 2 * MIB)
+            member = await b.join(filling)
+            partial = await filling.partial(filling.key("model.bin"))
+            await filling.mark(
+                filling.key("model.bin"),
+                0,
+                2 * MIB,
+                piece_length=256 << 10,
+                hashes=b"".join(
+                    hashlib.sha1(FILES["model.bin"][at : at + (256 << 10)]).digest()
+                    for at in range(0, 2 * MIB, 256 << 10)
+                ),
+            )
+            partial.write([b"rot"], 100)
+            await asyncio.gather(member.talk(""), bringing)
+            assert not filling.missing()
+            await member.close()
+        assert coordinator.shunned == frozenset()
+
+
+# What goes wrong with the origin
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "retryable"),
+    [
+        pytest.param(Transient("SourceUnavailable", "down"), "SourceUnavailable", True, id="an origin that is down"),
+        pytest.param(Transient("RateLimited", "slower", retry_after=30), "RateLimited", True, id="a rate limit"),
+    ],
+)
+async def test_what_passes_is_said_while_it_lasts(
+    tmp_path: Path, error: Transient, reason: str, retryable: bool
+) -> None:
+    async with fleet_of(tmp_path, FILES, MODEL, "a") as (fleet, origin, _):
+        origin.always = error
+        await _fails(fleet, reason, retryable)
+
+
+async def test_a_source_that_changed_is_final(tmp_path: Path) -> None:
+    async with fleet_of(tmp_path, FILES, MODEL, "a") as (fleet, origin, _):
+        from modelswarm.errors import LoadError
+
+        origin.always = LoadError(Reason.SOURCE_CHANGED, "model.bin: the file at the origin is another")
+        await _fails(fleet, "SourceChanged", False)
+        assert origin.calls < 20, "not asked again and again"
+
+
+@pytest.mark.parametrize(
+    ("refusal", "reason", "retryable"),
+    [
+        pytest.param(AgentError("CredentialNotFound", "no Secret"), "CredentialNotFound", False, id="no credentials"),
+        pytest.param(Unavailable("no answer"), "ApiServerUnavailable", True, id="no API server"),
+        pytest.param(RuntimeError("a defect"), "InternalError", True, id="a defect"),
+    ],
+)
+async def test_whatever_keeps_a_node_from_reading_is_told(
+    tmp_path: Path, refusal: Exception, reason: str, retryable: bool
+) -> None:
+    async with fleet_of(tmp_path, FILES, MODEL, "a") as (fleet, _, _):
+        fleet.refusal = refusal
+        await _fails(fleet, reason, retryable)
+        assert len(fleet.reports) < 50, "it does not run in circles"
+
+
+async def _fails(fleet: Fleet, reason: str, retryable: bool) -> None:
+    node = fleet.nodes["a"]
+    async with await node.store.begin(MODEL) as filling:
+        member = await node.join(filling)
+        talk = asyncio.create_task(member.talk(""))
+        async with asyncio.timeout(10):
+            while member.failure is None:
+                await asyncio.sleep(0.01)
+        assert (member.failure.reason, member.failure.retryable) == (reason, retryable)
+        talk.cancel()
+        await asyncio.gather(talk, return_exceptions=True)
+        await member.close()
+
+
+# Small files
+
+
+async def test_a_holder_that_gives_wrong_small_files_is_not_asked_again(tmp_path: Path) -> None:
+    async with fleet_of(tmp_path, FILES, MODEL, "a", "bad", "c") as (fleet, origin, _):
+        key = f"sha256-{hashlib.sha256(b'{}').hexdigest()}"
+        bad = fleet.nodes["bad"]
+        bad.lies[key] = b"[]"
+        first = [asyncio.create_task(fleet.nodes[name].bring(MODEL)) for name in ("a", "bad")]
+        await asyncio.gather(*first, fleet.nodes["c"].bring(MODEL))
+        assert whole(fleet.nodes["c"])
+        assert bad.asked <= 2, "once by each of the others"
+        assert origin.given["config.json"] == 2
+
+
+async def test_a_holder_that_is_silent_does_not_hold_up_the_others(tmp_path: Path) -> None:
+    async with fleet_of(tmp_path, FILES, MODEL, "a", "mute", "c") as (fleet, _, _):
+        fleet.nodes["mute"].silent = True
+        await asyncio.gather(*(node.bring(MODEL) for node in fleet.nodes.values()))
+        assert whole(fleet.nodes["c"])
+
+
+# Origins without digests
+
+
+async def test_the_first_readers_word_holds_and_others_give_up_theirs(tmp_path: Path) -> None:
+    files = {"weights.bin": noise("w", 3 * MIB), "config.json": b"{}"}
+    manifest = object_content(files)
+    stale = {"weights.bin": noise("stale", 3 * MIB), "config.json": b"[]"}
+    async with fleet_of(tmp_path, files, manifest, "a", "b") as (fleet, origin, _):
+        a, b = fleet.nodes.values()
+        first = asyncio.create_task(a.bring(manifest))
+        async with asyncio.timeout(10):
+            while not any(len(report.digests) == 2 for report in fleet.reports):
+                await asyncio.sleep(0.01)
+        async with await b.store.begin(manifest) as filling:
+            # From an earlier life, with other bytes under the same name, version and size.
+            await put(filling, filling.key("weights.bin"), stale["weights.bin"])
+            await filling.finish(filling.key("weights.bin"))
+            await filling.write_small("config.json", stale["config.json"])
+            member = await b.join(filling)
+            await asyncio.gather(member.talk(""), first)
+            await filling.complete()
+            await member.close()
+        assert whole(a, manifest, files)
+        assert whole(b, manifest, files)
+        assert origin.total == manifest.bytes
+
+
+# Several contents at once
+
+
+async def test_two_contents_that_share_a_file_bring_it_once(tmp_path: Path) -> None:
+    second_files = FILES | {"config.json": b"{ }"}
+    second = content(second_files)
+    async with fleet_of(tmp_path, FILES, MODEL, "a", "b") as (fleet, origin, _):
+        fleet.coordinate(second)
+        origin.files["config.json"] = FILES["config.json"]
+        a, b = fleet.nodes.values()
+        given = dict(FILES)
+        origin.files = given
+        other = Origin2(origin, second_files)
+        del other
+        await asyncio.gather(*(node.bring(MODEL) for node in (a, b)), *(_bring_second(node, second) for node in (a, b)))
+        assert whole(a)
+        assert whole(b)
+        assert origin.given["model.bin"] == len(FILES["model.bin"])
+
+
+class Origin2:
+    def __init__(self, *_: object) -> None:
+        pass
+
+
+async def _bring_second(node: Node, manifest: Manifest) -> None:
+    """Only its shared files are asked for here; the small one that differs is put by hand."""
+    async with await node.store.begin(manifest) as filling:
+        await filling.write_small("config.json", b"{ }")
+        member = await node.join(filling)
+        await member.talk("")
+        await filling.complete()
+        await member.close()
+
+
+# Interruptions
+
+
+async def test_cancelled_anywhere_it_goes_on_where_it_was(tmp_path: Path) -> None:
+    chance = random.Random(7)
+    async with fleet_of(tmp_path, FILES, MODEL, "a", "b") as (fleet, origin, _):
+        a, b = fleet.nodes.values()
+        for _ in range(12):
+            task = asyncio.create_task(a.bring(MODEL))
+            for _ in range(chance.randrange(1, 120)):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            assert a.members == []
+            assert a.sharing.joined == {}
+            assert a.swarm.entries == {}
+        await asyncio.gather(a.bring(MODEL), b.bring(MODEL))
+        assert whole(a)
+        assert whole(b)
+
+
+async def test_a_new_coordinator_learns_what_is_here_and_nothing_is_read_twice(tmp_path: Path) -> None:
+    async with fleet_of(tmp_path, FILES, MODEL, "a", "b") as (fleet, origin, _):
+        a, b = fleet.nodes.values()
+        async with await a.store.begin(MODEL) as filling:
+            member = await a.join(filling)
+            talk = asyncio.create_task(member.talk(""))
+            await asyncio.wait_for(member.complete.wait(), 10)
+            talk.cancel()
+            await asyncio.gather(talk, return_exceptions=True)
+            fleet.coordinate(MODEL, epoch=2)
+            await asyncio.gather(member.talk(""), b.bring(MODEL))
+            await member.close()
+        assert whole(b)
+        assert origin.total == MODEL.bytes

@@ -1,0 +1,124 @@
+"""The chart's values, without helm: schema, documentation and what the programs understand belong together."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from modelswarm import __version__
+from modelswarm.agent.metrics import AgentMetrics
+from modelswarm.metrics import Metrics
+from modelswarm.settings import OperatorSettings
+
+ROOT = Path(__file__).parents[3]
+CHART = ROOT / "charts" / "modelswarm"
+TEXT = (CHART / "values.yaml").read_text()
+VALUES: dict[str, Any] = yaml.safe_load(TEXT)
+SCHEMA: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text())
+FREE = {"env", "settings", "resources", "nodeSelector", "tolerations", "labels", "schedulers"}
+"""Whose keys are the user's."""
+
+BY_OTHER_VALUES = {
+    "namespace",
+    "loader_image",
+    "credential_namespaces",
+    "dragonfly_manager_url",
+    "dragonfly_token_secret",
+    "dragonfly_clusters",
+    "dragonfly_schedulers",
+    "dragonfly_platforms",
+    "agent_root",
+    "agent_namespace",
+    "agent_service",
+    "origin_readers",
+    "turnstile_url",
+    "turnstile_port",
+    "metrics_port",
+    "health_port",
+    "leader_elect",
+}
+"""Settings of the operator that have a value of their own in the chart, or that its ports depend on."""
+
+
+def leaves(values: dict[str, Any], path: str = "") -> Iterator[str]:
+    for name, value in values.items():
+        if isinstance(value, dict) and value and name not in FREE:
+            yield from leaves(value, f"{path}{name}.")
+        else:
+            yield f"{path}{name}"
+
+
+def test_the_schema_knows_every_value_and_no_other() -> None:
+    def compare(values: dict[str, Any], schema: dict[str, Any], path: str) -> None:
+        assert schema["additionalProperties"] is False, path
+        assert set(schema["properties"]) - {"global"} == set(values), path
+        for name, value in values.items():
+            if isinstance(value, dict) and name not in FREE:
+                compare(value, schema["properties"][name], f"{path}.{name}")
+
+    compare(VALUES, SCHEMA, "values")
+
+
+def test_every_value_is_documented_in_its_file() -> None:
+    lines = TEXT.splitlines()
+    for number, line in enumerate(lines):
+        found = re.match(r"( *)([A-Za-z]+):(.*)", line)
+        if found is None or (not found[3].strip() and not lines[number + 1].startswith(f"{found[1]}- ")):
+            continue
+        if found[1].startswith("    ") and found[2] in ("requests", "limits"):
+            continue
+        assert lines[number - 1].lstrip().startswith("#"), f"{found[2]} has no comment"
+
+
+def test_the_table_in_the_documentation_has_every_value() -> None:
+    page = (ROOT / "docs" / "how-to" / "install.md").read_text()
+    rows = re.findall(r"^\| `([A-Za-z.]+)` \|", page, re.MULTILINE)
+    assert rows == list(leaves(VALUES))
+
+
+def test_settings_are_those_of_the_operator() -> None:
+    known = set(SCHEMA["properties"]["operator"]["properties"]["settings"]["propertyNames"]["enum"])
+    fields = set(OperatorSettings.model_fields)
+    assert fields >= BY_OTHER_VALUES
+    assert {name.replace("-", "_") for name in known} == fields - BY_OTHER_VALUES
+
+
+def test_the_chart_has_the_programs_version() -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert chart["version"] == chart["appVersion"] == __version__
+
+
+def test_the_chart_has_the_same_crds() -> None:
+    """Written by `make crds`, like the others."""
+    generated = {path.name: path.read_text() for path in (ROOT / "crds").glob("*.yaml")}
+    assert {path.name: path.read_text() for path in (CHART / "crds").glob("*.yaml")} == generated
+
+
+ALERTS = yaml.safe_load((CHART / "alerts.yaml").read_text())["groups"][0]["rules"]
+
+
+def metric_names() -> set[str]:
+    operator = Metrics()
+    operator.watch_readers(lambda: (0, 0))
+    operator.watch_tasks(dict)
+    names: set[str] = set()
+    for registry in (operator.registry, AgentMetrics().registry):
+        for family in registry.collect():
+            names.add(f"{family.name}_total" if family.type == "counter" else family.name)
+    return names
+
+
+def test_there_are_few_alerts() -> None:
+    assert len({alert["alert"] for alert in ALERTS}) == len(ALERTS) <= 10
+
+
+@pytest.mark.parametrize("alert", [pytest.param(alert, id=alert["alert"]) for alert in ALERTS])
+def test_alerts_ask_for_metrics_that_exist(alert: dict[str, Any]) -> None:
+    asked = set(re.findall(r"(?:modelswarm|ome_p2p)_[a-z0-9_]+", alert["expr"]))
+    assert asked
+    assert asked <= metric_names()
+    assert alert["annotations"].keys() == {"summary", "description"}
