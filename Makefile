@@ -1,5 +1,5 @@
 # Everything that is needed is built or installed on first use: Python packages into .venv, Kubernetes binaries into a
-# cache outside the clone (about 8 minutes once on 2 cores; MODELSWARM_CACHE says where).
+# cache outside the clone (about 10 minutes once on 2 cores; MODELSWARM_CACHE says where).
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help

@@ -74,7 +74,7 @@ TOOLS_BY_NAME = {
         ),
         Tool("kubectl", "kubernetes", "k8s.io/kubernetes/cmd/kubectl", "20 seconds", _KUBE, ("version", "--client")),
         Tool("registry", "registry", "github.com/distribution/distribution/v3/cmd/registry", "1 minute", (3, 0)),
-        Tool("helm", "helm", "helm.sh/helm/v4/cmd/helm", "1 minute", (4, 0), ("version", "--short")),
+        Tool("helm", "helm", "helm.sh/helm/v4/cmd/helm", "2 minutes", (4, 0), ("version", "--short")),
         # The program of this name on PATH is Apache's, with other arguments.
         Tool("htpasswd", "registry", "./htpasswd", "5 seconds"),
     )

@@ -120,7 +120,7 @@ def test_the_daemonset_is_that_of_config() -> None:
 
 
 def test_the_agents_read_their_variables() -> None:
-    values = {
+    values: dict[str, str | int | bool] = {
         "agent__quota": "80%",
         "agent__originNodes": 2,
         "agent__maxUploadRate": "100Mi",
@@ -149,7 +149,7 @@ def test_the_secret_of_the_peers_is_long_and_random() -> None:
 
 
 def test_the_operator_reads_its_variables() -> None:
-    values = {
+    values: dict[str, str | int | bool] = {
         "turnstile__originReaders": 4,
         "dragonfly__managerUrl": "http://manager.test:8080",
         "dragonfly__schedulers__1": "scheduler.test:8002",
@@ -180,7 +180,9 @@ def test_the_defaults_are_the_programs() -> None:
 
 @pytest.mark.parametrize("namespace", ["llmaz-system", "default"])
 def test_no_object_is_there_twice(namespace: str) -> None:
-    objects = rendered("--include-crds", namespace=namespace, monitoring__serviceMonitor__enabled=True)
+    listed = f"credentialNamespaces={json.dumps([{'name': namespace}, {'name': 'ome'}])}"
+    values: dict[str, str | int | bool] = {"agent__namespace": "ome", "monitoring__serviceMonitor__enabled": True}
+    objects = rendered("--include-crds", "--set-json", listed, namespace=namespace, **values)
     keys = [(each["kind"], each["metadata"].get("namespace"), each["metadata"]["name"]) for each in objects]
     assert len(keys) == len(set(keys))
 

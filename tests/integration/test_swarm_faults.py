@@ -133,13 +133,14 @@ def test_a_base_model_of_a_branch_that_moves_all_the_time_is_of_one_commit(swarm
     try:
         complete = eventually(lambda: _complete_models(swarm, restless), 60)
         assert len(complete) == 1
+        content = complete.pop()
         commit = swarm.lease(restless)["metadata"]["annotations"]["modelswarm.io/commit"]
-        swarm.is_right(restless, complete.pop(), swarm.nodes, commit)
+        swarm.is_right(restless, content, swarm.nodes, commit)
         assert swarm.sent(restless) == swarm.size(restless, commit)
     finally:
         swarm.api.delete("ClusterBaseModel", name)
     # What a BaseModel brought goes with it.
-    eventually(lambda: not any(list(swarm.agent(node).store.glob("models/*/model-0*")) for node in swarm.nodes), 30)
+    eventually(lambda: not any(swarm.directory(node, content).exists() for node in swarm.nodes), 30)
 
 
 def _complete_models(swarm: Swarm, repository: Repository) -> set[str]:

@@ -77,7 +77,7 @@ async def run(settings: AgentSettings) -> int:
         done, _ = await asyncio.wait({stopped, *tasks}, return_when=asyncio.FIRST_COMPLETED)
         code = 0 if stopped in done else 1
         for task in done - {stopped}:
-            log.error("P2P: %s ended: %s", task.get_name(), task.exception())
+            log.error("P2P: %s ended", task.get_name(), exc_info=task.exception())
         stopped.cancel()
     return code
 

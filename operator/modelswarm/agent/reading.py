@@ -37,8 +37,6 @@ class Reading:
         node: str,
         arrived: Callable[[Sequence[int]], None],
     ) -> None:
-        self.bytes = 0
-        """That came from the origin."""
         self.failed: dict[int, Failure] = {}
         """Segments that could not be read, until the coordinator knows."""
         self._stock = stock
@@ -60,6 +58,11 @@ class Reading:
         """The segments that this node has taken on, and has not finished."""
         waiting = [number for number in self._assigned if self._is_due(number)]
         return list(dict.fromkeys((*self._errands.of(READ), *waiting)))
+
+    @property
+    def bytes(self) -> int:
+        """That came from the origin, also of what was given up half-way, and what was read again."""
+        return self._reader.traffic.bytes if self._reader is not None else 0
 
     @property
     def requests(self) -> int:
@@ -117,7 +120,6 @@ class Reading:
         stock, reader = self._stock, await self._get_reader()
         missing = [stock.files[number] for number in stock.unplaced(segment)]
         await reader.read_small(missing, self._accept)
-        self.bytes += sum(file.size for file in missing)
         stock.note(segment.files)
         if again:
             self._again.discard(segment.index)
@@ -136,7 +138,6 @@ class Reading:
             # In place, for the bytes that are here are of no use to anybody if the file's digest is wrong.
             self._exchange.withhold(segment)
             await stock.drop(segment)
-        had = partial.reach(segment.offset) - segment.offset
         try:
             hashes = await reader.read(
                 file, partial, segment.offset, segment.length, piece_length=piece_length(file.size)
@@ -145,7 +146,6 @@ class Reading:
             if again:
                 await self._exchange.refetch([segment])
             raise
-        self.bytes += segment.length - min(had, segment.length)
         await self._publish(segment, hashes)
 
     async def _publish(self, segment: Segment, hashes: bytes) -> None:

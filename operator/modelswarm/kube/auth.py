@@ -29,6 +29,8 @@ async def load_configuration(kubeconfig: Path | None = None) -> Configuration:
             config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
         else:
             path = path or str(Path.home() / ".kube" / "config")
+            if not any(os.path.exists(each) for each in path.split(os.pathsep)):
+                raise SettingsError(f"KUBECONFIG: {path} does not exist, and this is not a pod with a ServiceAccount")
             await config.load_kube_config(config_file=path, client_configuration=configuration)
     except ConfigException as error:
         raise SettingsError(f"KUBECONFIG: cannot log in to a cluster: {error}") from None

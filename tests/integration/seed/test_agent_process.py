@@ -98,9 +98,10 @@ def test_a_port_that_is_taken_is_named(seed: Seed, make_fleet: MakeFleet, port: 
     agent = fleet.add("n1")
     with socket.create_server((agent.host, port)):
         text = refused(fleet, "n1")
-    errors = [line for line in text.splitlines() if "ERROR" in line and str(port) in line]
-    assert len(errors) == 1, text
-    assert "in use" in errors[0]
+    [error] = [line for line in text.splitlines() if "in use" in line]
+    assert "ERROR" in error
+    assert agent.host in error
+    assert str(port) in error
 
 
 def test_sigterm_ends_it_cleanly_and_gives_the_lease_back(seed: Seed, make_fleet: MakeFleet) -> None:

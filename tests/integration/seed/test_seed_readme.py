@@ -84,6 +84,7 @@ def test_the_lease_is_found_by_the_troubleshooting_commands(seed: Seed, fleet: A
         return found is not None and found["metadata"]["labels"].get("ome.io/status") == "complete"
 
     eventually(complete, 30, 0.2)
+    assert "ome-peers" in seed.cluster.kubectl("get", "svc", "ome-peers", "-n", "ome")
     assert seed.sent() == size(repository)
 
 

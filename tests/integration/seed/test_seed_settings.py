@@ -44,13 +44,14 @@ def test_two_commands_on_an_empty_cluster_and_a_model_arrives(ome: str, origin: 
             assert files_in(fleet.agents["n1"].store / "org" / "template") == digests(repository)
 
 
-def test_a_lease_that_is_deleted_meanwhile_is_made_again(seed: Seed, make_fleet: MakeFleet) -> None:
+def test_a_lease_names_the_readers_and_is_made_again_when_it_is_deleted(seed: Seed, make_fleet: MakeFleet) -> None:
     fleet = make_fleet("n1", "n2", MODELSWARM_AGENT_LEASE_SECONDS="8")
     repository = seed.repository()
     for kind in (Kind.CDN, Kind.RESOLVE):
-        seed.hub.fail("*", Slow(bytes_per_second=1 << 20), on=kind)
+        seed.hub.fail("*", Slow(bytes_per_second=256 << 10), on=kind)
     seed.create("m", f"hf://{repository.id}", path=f"{MODEL_DIR}/m")
-    eventually(lambda: seed.sent() > size(repository) * 0.2, 30)
+    # Who downloads: kubectl get leases -n ome -o yaml
+    eventually(lambda: "origin-readers: n" in seed.cluster.kubectl("get", "leases", "-n", "ome", "-o", "yaml"), 30, 0.2)
     seed.cluster.kubectl("delete", "lease", lease_name(repository), "-n", "ome")
     seed.ready(LABEL.format("m"), *fleet.agents.values())
     for agent in fleet.agents.values():

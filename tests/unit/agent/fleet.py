@@ -28,7 +28,7 @@ from modelswarm.loader.leg import Sink
 
 MIB = 1 << 20
 SEGMENT = 2 * MIB
-TIMEOUT = 60.0
+TIMEOUT = 30.0
 
 
 class Origin:
