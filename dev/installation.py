@@ -88,7 +88,7 @@ class OperatorProcess:
         """SIGKILL: no draining, no release of the Lease."""
         self.child.stop()
 
-    def wait_leading(self, seconds: float = 30.0) -> None:
+    def wait_leading(self, seconds: float = 90.0) -> None:
         """Until it leads and watches; raises ``StartupFailed`` with the end of its log."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:

@@ -278,5 +278,8 @@ def swarms(
         cluster.apply(ROOT / "config" / f"{manifest}.yaml")
     cluster.apply(ROOT / "config" / "operator" / "rbac-for-agents.yaml")
     flags = ("--agent-root=/mnt/models", "--stall-seconds=120", "--retry-seconds=2", "--agent-grace-seconds=3")
-    with HubThread(Hub()) as hub, operators.replaced(*flags, environment={"HF_ENDPOINT": hub.url}):
-        yield Swarms(cluster, api, hub, tmp_path_factory.mktemp("fleets"))
+    with (
+        HubThread(Hub()) as hub,
+        operators.replaced(*flags, environment={"HF_ENDPOINT": hub.url}) as operator,
+    ):
+        yield Swarms(cluster, api, hub, operator, tmp_path_factory.mktemp("fleets"))

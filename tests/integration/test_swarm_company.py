@@ -12,7 +12,7 @@ import pytest
 from dev.hub import Kind, Slow
 from dev.installation import NAMESPACE, ROOT
 from modelswarm.content.manifest import from_binary_data, shard_name
-from tests.integration.support import eventually, throughout
+from tests.integration.support import Manifest, eventually, throughout
 from tests.integration.support.fleet import MIB, Swarm, Swarms, noise, still
 
 SOAK = bool(os.environ.get("SOAK"))
@@ -120,15 +120,11 @@ def test_a_copy_on_a_dead_node_is_made_elsewhere_from_the_one_that_is_left(swarm
     dead, left = now["nodes"]
     swarm.hub.counters.reset()
     swarm.fleet.kill(dead)
-    now = eventually(lambda: _moved(swarm.status(task), dead), 60)
+    eventually(lambda: dead not in swarm.status(task)["nodes"], 60)
     now = swarm.succeeded(task, 2)
     [new] = set(now["nodes"]) - {left}
     swarm.is_right(model, now["resolved"]["digest"], [left, new])
     assert swarm.sent(model) == 0
-
-
-def _moved(status: dict[str, list[str]], dead: str) -> bool:
-    return dead not in status["nodes"]
 
 
 def test_a_pod_warms_the_node_it_is_on(swarm: Swarm) -> None:
@@ -175,7 +171,7 @@ def test_a_loader_waits_for_the_nodes_agent_and_links_its_files(swarm: Swarm, tm
     assert swarm.sent(model) == swarm.size(model)
 
 
-def _pod(name: str, node: str, content: str) -> dict[str, object]:
+def _pod(name: str, node: str, content: str) -> Manifest:
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -184,9 +180,7 @@ def _pod(name: str, node: str, content: str) -> dict[str, object]:
     }
 
 
-def _start_loader(
-    swarm: Swarm, node: str, content: str, status: dict[str, dict[str, object]], folder: Path
-) -> "subprocess.Popen[str]":
+def _start_loader(swarm: Swarm, node: str, content: str, status: Manifest, folder: Path) -> "subprocess.Popen[str]":
     """As the init container of a pod on the node would run."""
     manifests = folder / "manifest"
     manifests.mkdir()
@@ -218,11 +212,11 @@ def _start_loader(
 
 
 def test_one_large_file(swarm: Swarm, tmp_path: Path) -> None:
-    path = tmp_path / "model.gguf"
-    with path.open("wb") as file:
+    (tmp_path / ".gitattributes").write_text("*.gguf filter=lfs -text\n")
+    with (tmp_path / "model.gguf").open("wb") as file:
         for number in range(LARGE // (32 * MIB)):
             file.write(noise(("large", number % 8), 32 * MIB - 1) + bytes([number & 0xFF]))
-    model = swarm.publish({"model.gguf": path, ".gitattributes": b"*.gguf filter=lfs diff=lfs merge=lfs -text\n"})
+    model = swarm.publish(tmp_path)
     task = swarm.distribute(model)
     swarm.is_right(model, swarm.succeeded(task, seconds=1200)["resolved"]["digest"], swarm.nodes)
     assert swarm.sent(model) == swarm.size(model)
@@ -244,8 +238,8 @@ def test_what_nobody_uses_leaves_when_another_needs_the_room(swarms: Swarms) -> 
         [node] = swarm.nodes
         pinned, used, old, new, last = (swarm.publish(shards=1, shard_bytes=5 * MIB, small=1) for _ in range(5))
         contents = {}
-        for model, spec in ((pinned, {"pin": True}), (used, {}), (old, {})):
-            task = swarm.distribute(model, **spec)
+        for model in (pinned, used, old):
+            task = swarm.distribute(model, pin=model is pinned)
             contents[model.id] = swarm.succeeded(task, 1)["resolved"]["digest"]
         swarm.api.apply(_pod(f"{swarm.name}-user", node, contents[used.id]))
         for model in (used, old):

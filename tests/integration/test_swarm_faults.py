@@ -164,7 +164,7 @@ def test_without_the_api_server_a_download_goes_on_and_ends(swarms: Swarms) -> N
         task = swarm.distribute(model)
         content = swarm.digest(task)
         eventually(lambda: swarm.sent(model) > 0.3 * swarm.size(model), 60)
-        with away(swarm):
+        with swarm.without_api_server():
             swarm.all_complete(swarm.nodes, content)
         swarm.is_right(model, swarm.succeeded(task)["resolved"]["digest"], swarm.nodes)
         assert swarm.sent(model) == swarm.size(model)
@@ -175,20 +175,11 @@ def test_an_api_server_that_is_away_for_longer_than_the_lease_only_delays(swarm:
     swarm.hub.fail(f"{model.id}/*", Slow(bytes_per_second=MIB // 2), on=Kind.CDN)
     task = swarm.distribute(model)
     eventually(lambda: swarm.sent(model) > 0.2 * swarm.size(model), 60)
-    with away(swarm):
+    with swarm.without_api_server():
         time.sleep(6)  # longer than the lease
     swarm.is_right(model, swarm.succeeded(task)["resolved"]["digest"], swarm.nodes)
     assert swarm.sent(model) <= 1.2 * swarm.size(model)
     assert swarm.hub.counters.twice_at_once() == []
-
-
-@contextlib.contextmanager
-def away(swarm: Swarm) -> Iterator[None]:
-    swarm.cluster.stop_apiserver()
-    try:
-        yield
-    finally:
-        swarm.cluster.start_apiserver()
 
 
 def test_a_holder_whose_clock_is_wrong_is_respected_while_it_renews_and_no_longer(swarm: Swarm) -> None:

@@ -1,5 +1,6 @@
 """The operator serves permits to loaders: the leader does, a standby does not."""
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,8 +33,11 @@ def test_the_leader_has_permits_and_the_standby_has_not(own_cluster: ControlPlan
         )
         for port in ports
     )
-    with httpx.Client(trust_env=False) as client, first, second:
+    with contextlib.ExitStack() as running:
+        client = running.enter_context(httpx.Client(trust_env=False))
+        running.enter_context(first)
         first.wait_leading()
+        running.enter_context(second)  # not earlier, or it may lead
         eventually(lambda: second.state() == "standing by", 20)
 
         def ask(port: int, permit: str = PERMIT, *, holding: bool = False) -> httpx.Response:

@@ -33,10 +33,10 @@ def main(folder: Path) -> None:
         operator = OperatorProcess(
             cluster.service_account_kubeconfig(NAMESPACE, SERVICE_ACCOUNT),
             folder / "operator.log",
-            arguments=["--agent-root=/mnt/models"],
+            arguments=["--agent-root=/mnt/models", "--agent-grace-seconds=3"],
             environment={"HF_ENDPOINT": hub.url},
         )
-        swarms = Swarms(cluster, api, hub, folder)
+        swarms = Swarms(cluster, api, hub, operator, folder)
         with operator, swarms(0, PEERS_SERVICE=",".join(HOSTS)) as swarm:
             operator.wait_leading()
             for number, host in enumerate(HOSTS, start=1):

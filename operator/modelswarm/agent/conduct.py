@@ -32,6 +32,8 @@ SEEK_SECONDS = 3.0
 API_PAUSE = 2.0
 RACE_PAUSE = 0.2
 TALK_PAUSE = 1.0
+CLOSE_SECONDS = 1.0
+"""How often a coordinator looks whether everybody has everything: the last member's report wakes only its desk."""
 AVOID_SECONDS = 60.0
 """How long a seeder from which nothing came is not asked again."""
 
@@ -203,7 +205,7 @@ class Conduct:
                 if self._desk is None:
                     await self._coordinate()
                 await self._talk_to(own)
-                return decision.after if isinstance(decision, Hold) else 0.0
+                return min(decision.after, CLOSE_SECONDS) if isinstance(decision, Hold) else 0.0
             case Join(url=url, after=after):
                 await self._close_desk()
                 await self._join(url)

@@ -373,6 +373,8 @@ class Coordinator:
         segments = self._rereading.segments_of(file)
         if not segments or segments & ~self._publications.known or self._roster.is_verified(file, member):
             return
+        if self.failure is not None:
+            return
         if segments & self._publications.outdated(member.node, cursor) or not self._rereading.begin(file):
             return
         log.error("P2P %s: the bytes of file %d do not have its digest", self._label, file)

@@ -134,7 +134,7 @@ class Member:
     @property
     def sources(self) -> Sources:
         """Bytes of content that came here."""
-        return Sources(self._reading.bytes, self._from_swarm + self._bundles.bytes)
+        return Sources(self._reading.received, self._from_swarm + self._bundles.bytes)
 
     @property
     def peers(self) -> int:
@@ -237,7 +237,12 @@ class Member:
 
     def _report(self) -> Report:
         stock = self.stock
-        busy = [Busy(file=stock.number_of(key), content=content) for key, content in self._filling.busy().items()]
+        # Not small files: their whole bundle would wait, with files that nobody else brings.
+        busy = [
+            Busy(file=number, content=content)
+            for key, content in self._filling.busy().items()
+            if not stock.is_small(number := stock.number_of(key))
+        ]
         return Report(
             node=self._address.node,
             url=self._address.url,
@@ -278,6 +283,8 @@ class Member:
         await self._verifying.replaced(replaced)
         self._verifying.shun(answer.shunned)
         await self._verifying.agree(answer.digests)
+        if not self.stock.holdings.complete:
+            self.complete.clear()
         self._reading.stop([each.segment.index for each in replaced])
         self._bundles.learn(answer.holders)
         self._bundles.bring_missing()

@@ -22,6 +22,8 @@ from modelswarm.errors import PeerError
 LOOK_SECONDS = 2.0
 ORPHANED_SECONDS = 20.0
 """A pinned list of files that no node can give for so long is made again, from the commit that is on the Lease."""
+ABANDONED_SECONDS = 5.0
+"""The same where nobody coordinates any more: the model has left all nodes, and is wanted again."""
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +46,8 @@ async def pin(
             if found is not None:
                 return found
             waits("a node that has the list of files of the commit that is pinned")
-            if loop.time() - asked_since > ORPHANED_SECONDS and not lease.is_fresh():
+            patience = ABANDONED_SECONDS if record.complete else ORPHANED_SECONDS
+            if loop.time() - asked_since > patience and not lease.is_fresh():
                 return await _resolve(wanted, parts, record.commit)
         elif not lease.is_fresh():
             decision = await lease.step(Situation())

@@ -105,6 +105,17 @@ def clear_progress(directory: Path) -> None:
         os.unlink(directory / PROGRESS)
 
 
+def counts_file(root: Path, content: str) -> Path:
+    """Where the store below ``root`` keeps how many bytes of a content came from where."""
+    return root / ".modelswarm" / "counts" / f"{content}.json"
+
+
+def forget_sources(root: Path, content: str) -> None:
+    """The content is gone from the disk: what comes next time is counted from the beginning."""
+    with suppress(OSError):
+        os.unlink(counts_file(root, content))
+
+
 def read_sources(path: Path) -> Sources:
     """What an earlier run has counted."""
     try:

@@ -60,8 +60,8 @@ class Reading:
         return list(dict.fromkeys((*self._errands.of(READ), *waiting)))
 
     @property
-    def bytes(self) -> int:
-        """That came from the origin, also of what was given up half-way, and what was read again."""
+    def received(self) -> int:
+        """Bytes that came from the origin, also of what was given up half-way, and what was read again."""
         return self._reader.traffic.bytes if self._reader is not None else 0
 
     @property

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from modelswarm.agent.metrics import Live
 from modelswarm.agent.parts import Parts
+from modelswarm.agent.progress import forget_sources
 from modelswarm.agent.reporter import Reporter
 from modelswarm.agent.scout import NodeView
 from modelswarm.agent.session import Session
@@ -148,6 +149,7 @@ class Residents:
             freed = await self._parts.store.purge(content)
             self._parts.seeding.forget(content)
             self._parts.hosting.forget(content)
+            await asyncio.to_thread(forget_sources, self._parts.store.root, content)
             log.info("P2P %s: removed with its last claim, %d bytes freed", wanted.name, freed)
 
     def _wanted_contents(self, needs: Needs) -> set[str]:
@@ -186,6 +188,7 @@ class Residents:
                     for content in await self._parts.store.keep_watermark():
                         log.info("P2P: evicted %s: the disk is nearly full", content[:16])
                         self._parts.seeding.forget(content)
+                        await asyncio.to_thread(forget_sources, self._parts.store.root, content)
                         self._parts.metrics.evictions.inc()
                     await self._parts.store.sweep()
                 await self._measure()

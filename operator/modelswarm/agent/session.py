@@ -17,7 +17,7 @@ from modelswarm.agent.leases import ModelLease, Plan
 from modelswarm.agent.metrics import Source
 from modelswarm.agent.parts import Parts
 from modelswarm.agent.pinning import pin
-from modelswarm.agent.progress import Ledger, Sources, Speed, clear_progress, write_progress
+from modelswarm.agent.progress import Ledger, Sources, Speed, clear_progress, counts_file, write_progress
 from modelswarm.agent.segments import choose_segment_bytes
 from modelswarm.agent.standing import Standing, of_wanted
 from modelswarm.agent.store import Filling
@@ -32,7 +32,6 @@ FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 60.0
 """Between attempts that fail, and between those that only a person can make succeed."""
 TELL_SECONDS = 2.0
-_COUNTS = "counts"
 
 log = logging.getLogger(__name__)
 
@@ -180,7 +179,7 @@ class Session:
             manifest = self._manifest = await self._find_manifest(lease)
             content = manifest.digest.removeprefix("sha256:")
             parts.hosting.manifests[content] = manifest
-            counts = parts.store.root / ".modelswarm" / _COUNTS / f"{content}.json"
+            counts = counts_file(parts.store.root, content)
             await asyncio.to_thread(self._ledger.open, counts)
             if parts.store.has(content):
                 self._say(ModelState.VERIFYING, None, "")

@@ -29,8 +29,7 @@ async def load_configuration(kubeconfig: Path | None = None) -> Configuration:
             config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
         else:
             path = path or str(Path.home() / ".kube" / "config")
-            if not any(os.path.exists(each) for each in path.split(os.pathsep)):
-                raise SettingsError(f"KUBECONFIG: {path} does not exist, and this is not a pod with a ServiceAccount")
+            _require_a_file(path)
             await config.load_kube_config(config_file=path, client_configuration=configuration)
     except ConfigException as error:
         raise SettingsError(f"KUBECONFIG: cannot log in to a cluster: {error}") from None
@@ -39,6 +38,12 @@ async def load_configuration(kubeconfig: Path | None = None) -> Configuration:
     configuration.connection_pool_maxsize = POOL_SIZE
     configuration.proxy = configuration.proxy or _proxy_for(str(configuration.host))
     return configuration
+
+
+def _require_a_file(path: str) -> None:
+    """Said before the client library says it in its own words, in a log line and an error about something else."""
+    if not any(os.path.exists(each) for each in path.split(os.pathsep)):
+        raise SettingsError(f"KUBECONFIG: cannot log in to a cluster: {path} does not exist")
 
 
 def _in_cluster() -> bool:

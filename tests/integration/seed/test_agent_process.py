@@ -13,6 +13,7 @@ import pytest
 from dev.agents import AgentFleet
 from dev.hub import Kind, Slow
 from dev.installation import ROOT
+from modelswarm.agent.process import main
 from tests.integration.seed.conftest import MODEL_DIR, MakeFleet, Seed, digests, files_in, metainfo, model_hash, size
 from tests.integration.support import eventually
 
@@ -55,17 +56,30 @@ def test_help_names_every_variable_of_the_seed() -> None:
         pytest.param({"P2P_MAX_DOWNLOAD_RATE": "fast"}, "P2P_MAX_DOWNLOAD_RATE", id="no rate"),
         pytest.param({"POD_IP": "here"}, "POD_IP", id="no address"),
         pytest.param({"MODEL_DIR": "models"}, "MODEL_DIR", id="no absolute path"),
-        pytest.param({"KUBECONFIG": "/does/not/exist"}, "KUBECONFIG", id="no cluster"),
     ],
 )
-def test_wrong_settings_end_it_with_one_line(environment: dict[str, str], words: str, tmp_path: Path) -> None:
+def test_wrong_settings_end_it_with_one_line(
+    environment: dict[str, str],
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     if words != "NODE_NAME":
         environment = {"NODE_NAME": "n1", "MODEL_DIR": str(tmp_path), **environment}
-    found = run(**environment, MODELSWARM_AGENT_LOG_FORMAT="text")
-    assert found.returncode == 2, found.stderr
-    lines = found.stderr.strip().splitlines()
-    assert len(lines) == 1
-    assert words in lines[0]
+    monkeypatch.delenv("NODE_NAME", raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert main([]) == 2
+    [line] = capsys.readouterr().err.strip().splitlines()
+    assert words in line
+
+
+def test_without_a_cluster_it_ends_with_one_line(tmp_path: Path) -> None:
+    found = run(NODE_NAME="n1", MODEL_DIR=str(tmp_path), KUBECONFIG="/does/not/exist")
+    assert found.returncode == 2
+    [line] = found.stderr.strip().splitlines()
+    assert "KUBECONFIG: cannot log in to a cluster: /does/not/exist does not exist" in line
 
 
 def test_an_unknown_argument_ends_it() -> None:

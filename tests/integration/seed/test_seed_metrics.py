@@ -11,6 +11,8 @@ from tests.integration.seed.conftest import MODEL_DIR, MakeFleet, Seed, metainfo
 from tests.integration.support import eventually
 
 LABEL = "models.ome.io/clusterbasemodel.{}"
+TWICE = 256 << 10
+"""Bytes that may come to a node from two peers at once: both are counted, because both have travelled."""
 NAMES = {
     "ome_p2p_download_total": "counter",
     "ome_p2p_download_duration_seconds": "histogram",
@@ -76,8 +78,8 @@ def test_after_a_run_every_number_is_true(seed: Seed, fleet_agents: list[Agent])
         assert page.of("ome_p2p_download_failures_total") == 0
         assert page.of("ome_p2p_verification_failures_total") == 0
         got = {kind: page.of(f"ome_p2p_download_bytes_{kind}_total", model_hash=wanted) for kind in ("hf", "p2p")}
-        assert sum(got.values()) == whole
-        assert page.of("ome_p2p_download_ratio") == pytest.approx(got["p2p"] / whole)
+        assert whole <= sum(got.values()) <= whole + TWICE
+        assert page.of("ome_p2p_download_ratio") == pytest.approx(got["p2p"] / sum(got.values()))
         source = "p2p" if got["p2p"] >= got["hf"] else "hf"
         assert page.of("ome_p2p_download_total", source=source, model_hash=wanted) == 1
         assert page.of("modelswarm_agent_model_info", model_hash=wanted, model=repository.id, revision="main") == 1
@@ -86,7 +88,7 @@ def test_after_a_run_every_number_is_true(seed: Seed, fleet_agents: list[Agent])
         return sum(page.of(name, **labels) for page in pages)
 
     assert total("ome_p2p_download_bytes_hf_total", model_hash=wanted) == whole == seed.sent()
-    assert total("ome_p2p_download_bytes_p2p_total", model_hash=wanted) == 2 * whole
+    assert 2 * whole <= total("ome_p2p_download_bytes_p2p_total", model_hash=wanted) <= 2 * (whole + TWICE)
     assert total("ome_p2p_leases_acquired_total") == 1
     # What one has sent another has received; some of it comes as small files over HTTP.
     assert total("ome_p2p_bytes_uploaded_total") >= 2 * whole
@@ -138,11 +140,12 @@ def test_a_node_that_has_it_says_local_and_one_that_comes_late_p2p(seed: Seed, m
     eventually(lambda: Page(late).of("ome_p2p_seeding_torrents") == 1, 30, 0.2)
     page = Page(late)
     assert page.of("ome_p2p_download_total", source="p2p", model_hash=wanted) == 1
-    assert page.of("ome_p2p_download_bytes_p2p_total", model_hash=wanted) == size(repository)
+    assert 0 <= page.of("ome_p2p_download_bytes_p2p_total", model_hash=wanted) - size(repository) <= TWICE
     assert page.of("ome_p2p_download_bytes_hf_total") == seed.sent() == 0
     assert page.of("ome_p2p_download_ratio") == 1
+    # The swarm is asked for its counters now and then.
+    eventually(lambda: Page(agents[0]).of("ome_p2p_bytes_uploaded_total") >= size(repository), 15, 0.2)
     served = Page(agents[0])
-    assert served.of("ome_p2p_bytes_uploaded_total") >= size(repository)
     assert served.of("ome_p2p_metainfo_requests_total", status="200") >= 1
     assert served.of("ome_p2p_metainfo_latency_seconds_count", model_hash=wanted) >= 1
     assert metainfo(agents[0], f"/metainfo/{'0' * 64}").status_code == 404

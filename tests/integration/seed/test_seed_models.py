@@ -61,6 +61,9 @@ def test_a_deleted_model_leaves_the_nodes_and_comes_back_when_it_is_made_again(s
     seed.ready(label, *agents)
     for agent in agents:
         assert files_in(agent.store / "org" / "m") == digests(repository)
+        entry = seed.model(agent.node, repository.id)
+        # Counted from the beginning; a block that came twice is counted twice.
+        assert size(repository) <= entry["originBytes"] + entry["peerBytes"] <= 1.1 * size(repository)
     assert seed.sent() == size(repository)
 
 

@@ -59,7 +59,7 @@ def test_a_branch_a_namespace_and_a_token_from_a_secret(seed: Seed, fleet: Agent
     # Another namespace's Secret may not be read before somebody allows it, and the message has the command.
     other = seed.repository()
     seed.create("mine", f"hf://{other.id}", "default", key="another", path=f"{MODEL_DIR}/mine")
-    failed = eventually(lambda: [each for each in seed.models("n1") if each.get("reason")], 20, 0.2)
+    failed = eventually(lambda: [each for each in seed.models("n1") if each["state"] == "Failed"], 20, 0.2)
     assert failed[0]["reason"] == "CredentialNotReadable"
     assert "kubectl -n default create role" in failed[0]["message"]
     assert token not in json.dumps([*failed, *(agent.child.log.read_text() for agent in fleet.agents.values())])

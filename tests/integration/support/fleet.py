@@ -18,7 +18,7 @@ from dev.agents import AGENT_NAMESPACE, Agent, AgentFleet
 from dev.controlplane import ControlPlane
 from dev.hub import Hub, HubThread, Kind, Repository
 from dev.hub.counters import Tally
-from dev.installation import NAMESPACE
+from dev.installation import NAMESPACE, OperatorProcess
 from tests.integration.support.api import Api, Manifest
 from tests.integration.support.objects import p2p_task
 from tests.integration.support.waiting import eventually
@@ -54,20 +54,19 @@ class Swarm:
     cluster: ControlPlane
     api: Api
     hub: Hub
+    operator: OperatorProcess
     fleet: AgentFleet
     name: str
     tasks: list[str] = field(default_factory=list)
 
     # Nodes
 
-    def add(
-        self, *short: str, labels: Mapping[str, str] | None = None, start: bool = True, **environment: str
-    ) -> list[str]:
-        """Nodes of this fleet by their short names; the full names."""
+    def add(self, *short: str, **environment: str) -> list[str]:
+        """Nodes of this fleet by their short names, with agents; the full names."""
         nodes = [f"{self.name}-{each}" for each in short]
         for node in nodes:
-            self.fleet.add(node, labels={LABEL: self.name, **(labels or {})}, environment=environment)
-        if start:
+            self.fleet.add(node, labels={LABEL: self.name}, environment=environment)
+        if nodes:
             self.fleet.start(*nodes, seconds=90)
         return nodes
 
@@ -85,13 +84,25 @@ class Swarm:
         """One of the addresses at which agents look for peers, from the end: 1 is the last."""
         return self.fleet.peers_service.split(",")[-number]
 
+    @contextlib.contextmanager
+    def without_api_server(self) -> Iterator[None]:
+        """The operator, which ends when it loses its Lease, is started again afterwards, as its pod would be."""
+        self.cluster.stop_apiserver()
+        try:
+            yield
+        finally:
+            self.cluster.start_apiserver()
+            self.operator.stop()
+            self.operator.start()
+            self.operator.wait_leading(90)
+
     # What is asked for
 
-    def publish(self, files: Mapping[str, bytes | Path] | None = None, **shape: Any) -> Repository:
-        """A model that nobody knows yet."""
+    def publish(self, files: Mapping[str, bytes] | Path | None = None, **shape: Any) -> Repository:
+        """A model that nobody knows yet: these files, or those of a directory, or some of its own."""
         id = f"swarm/{self.name}-{next(_numbers)}"
         repository = Repository(id)
-        commit = repository.commit(dict(files) if files is not None else model_files(id, **shape))
+        commit = repository.commit(files if files is not None else model_files(id, **shape))
         repository.move("main", commit)
         return self.hub.add(repository)
 
@@ -215,17 +226,18 @@ class Swarms:
     cluster: ControlPlane
     api: Api
     hub: HubThread
+    operator: OperatorProcess
     directory: Path
 
     @contextlib.contextmanager
-    def __call__(self, nodes: int = 0, *, spare: int = 8, **environment: str) -> Iterator[Swarm]:
+    def __call__(self, nodes: int = 0, spare: int = 8, /, **environment: str) -> Iterator[Swarm]:
         """``spare``: addresses at which somebody may come later, agents or others."""
         name = f"f{next(_numbers)}"
         defaults = {"HF_ENDPOINT": self.hub.url, "MODELSWARM_AGENT_LEASE_SECONDS": f"{LEASE_SECONDS:g}"}
         environment = {**defaults, **environment}
         fleet = AgentFleet(self.cluster, self.directory / name, environment=environment, size=nodes + spare)
         with fleet:
-            swarm = Swarm(self.cluster, self.api, self.hub.hub, fleet, name)
+            swarm = Swarm(self.cluster, self.api, self.hub.hub, self.operator, fleet, name)
             swarm.add(*(f"n{number}" for number in range(1, nodes + 1)))
             yield swarm
             swarm.fleet.start(seconds=90)

@@ -28,7 +28,7 @@ from modelswarm.loader.leg import Sink
 
 MIB = 1 << 20
 SEGMENT = 2 * MIB
-TIMEOUT = 30.0
+TIMEOUT = 15.0
 
 
 class Origin:
@@ -47,11 +47,14 @@ class Origin:
 
 
 class Leg:
-    """One node's way to the origin. ``flips``: paths whose first byte arrives inverted, as on a broken machine."""
+    """One node's way to the origin. ``flips``: of how many reads of a path the first byte arrives inverted, as on a
+    broken machine. ``open``: cleared, it gives nothing."""
 
     def __init__(self, origin: Origin) -> None:
         self.origin = origin
-        self.flips: set[str] = set()
+        self.flips: dict[str, int] = {}
+        self.open = asyncio.Event()
+        self.open.set()
 
     async def fetch(self, file: ManifestFile, sink: Sink, start: int, end: int) -> None:
         self.origin.calls += 1
@@ -59,9 +62,11 @@ class Leg:
             raise self.origin.always
         if self.origin.errors:
             raise self.origin.errors.pop(0)
+        await self.open.wait()
         data = bytearray(self.origin.files[file.path])
-        if file.path in self.flips:
-            data[0] ^= 0xFF
+        if self.flips.get(file.path, 0) > 0:
+            self.flips[file.path] -= 1
+            data[start] ^= 0xFF
         await sink.begin()
         for at in range(start, end, MIB // 2):
             piece = bytes(data[at : min(at + MIB // 2, end)])
@@ -201,7 +206,7 @@ class Node:
         """The whole way of one content, without a session: until it is complete here."""
         async with await self.store.begin(manifest) as filling:
             member = await self.join(filling, **options)
-            talk = asyncio.create_task(member.talk("http://coordinator"))
+            talk = asyncio.create_task(self.talk(member))
             try:
                 done = asyncio.create_task(member.complete.wait())
                 await asyncio.wait({talk, done}, return_when=asyncio.FIRST_COMPLETED)
@@ -217,6 +222,16 @@ class Node:
                 await member.close()
                 self.members.remove(member)
         return filling
+
+    async def talk(self, member: Member) -> None:
+        """Until every node of the fleet has everything: one that begins late needs those that were early."""
+        while True:
+            await member.talk("http://coordinator")
+            self.fleet.lacking.discard((self.name, member.stock.filling.content))
+            if not any(content == member.stock.filling.content for _, content in self.fleet.lacking):
+                return
+            member.closed.clear()
+            await asyncio.sleep(0.02)
 
     async def dispatch(self) -> None:
         while True:
@@ -237,6 +252,8 @@ class Fleet:
         self.refusal: Exception | None = None
         """Raised by whoever opens the way to the origin."""
         self.reports: list[Report] = []
+        self.lacking: set[tuple[str, str]] = set()
+        """Nodes and contents: what has still to be brought before anybody leaves."""
         self._directory = directory
         self._stack = contextlib.AsyncExitStack()
         self._tasks: list[asyncio.Task[None]] = []
@@ -271,6 +288,7 @@ class Fleet:
             epoch=epoch,
             now=loop.time(),
         )
+        self.lacking |= {(name, coordinator.content_id) for name in self.nodes}
         desk = self.desks[coordinator.content_id] = Desk(coordinator, holds=lambda: True)
         self._tasks.append(asyncio.create_task(desk.run()))
         return coordinator

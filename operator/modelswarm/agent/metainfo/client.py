@@ -42,6 +42,7 @@ TRANSFER_SECONDS = 120.0
 REPORT_SECONDS = 40.0
 """The coordinator may take 20 of them to answer."""
 PROBE_SECONDS = 10.0
+MORE_SECONDS = 1.0
 AT_ONCE = 8
 """Peers that are asked for metainfo at once."""
 _HEAD_BYTES = 512
@@ -73,11 +74,13 @@ class MetainfoClient:
     async def find_seeders(self, urls: Sequence[str], model_hash: str, enough: int = 4) -> dict[str, bytes]:
         """Which peers have all of the model, with the metainfo they tell; up to about ``enough`` of them.
 
-        Asks in a random order, some at once, so that one that does not answer delays nobody.
+        Asks in a random order, some at once, for ``PROBE_SECONDS`` at most; with an answer in hand, the others have
+        ``MORE_SECONDS``. So one that answers slowly, or without an end, delays nobody.
         """
         order = list(urls)
         self._rng.shuffle(order)
         found: dict[str, bytes] = {}
+        first = asyncio.Event()
         queue = iter(order)
 
         async def ask_some() -> None:
@@ -90,11 +93,26 @@ class MetainfoClient:
                     continue
                 if answer is not None:
                     found[url] = answer
+                    first.set()
 
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(AT_ONCE, len(order))):
-                group.create_task(ask_some())
-        return found
+        async def ask_all() -> None:
+            await asyncio.gather(*(ask_some() for _ in range(min(AT_ONCE, len(order)))))
+
+        async def until_answered() -> None:
+            await first.wait()
+
+        asking, answered = asyncio.create_task(ask_all()), asyncio.create_task(until_answered())
+        try:
+            await asyncio.wait({asking, answered}, timeout=PROBE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            if found and not asking.done():
+                await asyncio.wait({asking}, timeout=MORE_SECONDS)
+            if asking.done():
+                asking.result()
+        finally:
+            asking.cancel()
+            answered.cancel()
+            await asyncio.gather(asking, answered, return_exceptions=True)
+        return dict(found)
 
     async def is_alive(self, url: str) -> bool:
         try:

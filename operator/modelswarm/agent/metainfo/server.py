@@ -81,7 +81,7 @@ class MetainfoServer:
     async def start(self) -> int:
         """Listen; returns the port. Raises CannotListen."""
         if not self._signer.is_on:
-            log.error("P2P: no Secret is set: whoever reaches port %d can read models, and pose as a peer", self.port)
+            log.warning("P2P: no Secret is set: whoever reaches port %d can read models, and pose as a peer", self.port)
         app = web.Application(client_max_size=REPORT_BYTES, middlewares=[self._guard])
         app.router.add_get("/health", self._health, allow_head=False)
         app.router.add_get("/metainfo/{hash:.*}", self._metainfo, allow_head=False)

@@ -104,6 +104,19 @@ async def test_answers_that_are_none(
         await trusting.close()
 
 
+async def test_who_never_ends_does_not_hide_who_has_it(
+    peer: Peer, trusting: MetainfoClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look for seeders is bounded as a whole, whatever one answer may take."""
+    monkeypatch.setattr(module, "TRANSFER_SECONDS", 60.0)
+    monkeypatch.setattr(module, "PROBE_SECONDS", 1.0)
+    monkeypatch.setattr(module, "MORE_SECONDS", 0.1)
+    seeder, drip = await peer(ok(b"d4:infode")), await peer(dripping)
+    async with asyncio.timeout(10):
+        assert await trusting.find_seeders([drip, seeder], HASH) == {seeder: b"d4:infode"}
+        assert await trusting.find_seeders([drip], HASH) == {}
+
+
 async def test_a_bomb_stays_folded(peer: Peer, trusting: MetainfoClient) -> None:
     bomb = gzip.compress(bytes(50 << 20))
     url = await peer(ok(bomb, b"Content-Encoding: gzip"))
