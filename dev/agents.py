@@ -212,7 +212,8 @@ class AgentFleet:
             with self._lock:
                 agents = list(self.agents.values())
             found = [(agent.node, agent.host, agent.child.running and agent.ready) for agent in agents]
-            if found != self._published:
+            # Not before there is an agent: of what family the addresses are cannot be changed later.
+            if found and found != self._published:
                 # An API server that a test has taken away comes back; until then nothing is known of the endpoints.
                 with contextlib.suppress(KubectlFailed):
                     self._cluster.apply(_documents(_slice(self._slice, found)))

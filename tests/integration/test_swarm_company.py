@@ -13,11 +13,10 @@ from dev.hub import Kind, Slow
 from dev.installation import NAMESPACE, ROOT
 from modelswarm.content.manifest import from_binary_data, shard_name
 from tests.integration.support import Manifest, eventually, throughout
-from tests.integration.support.fleet import MIB, Swarm, Swarms, noise, still
+from tests.integration.support.fleet import MIB, SOAK, Swarm, Swarms, noise, soak, still
 
-SOAK = bool(os.environ.get("SOAK"))
 LARGE = 4096 * MIB if SOAK else 192 * MIB
-MANY = 50 if SOAK else 12
+MANY = 50
 
 
 @pytest.fixture(scope="module")
@@ -263,6 +262,7 @@ def test_what_nobody_uses_leaves_when_another_needs_the_room(swarms: Swarms) -> 
 
 
 @pytest.mark.slow
+@soak
 def test_many_agents_at_once_and_what_they_write(swarms: Swarms, capsys: pytest.CaptureFixture[str]) -> None:
     """Writes at the API server do not grow with the model, and end when it is everywhere."""
     # With a quota, what others do on this disk is no news.

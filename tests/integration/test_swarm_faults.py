@@ -14,11 +14,10 @@ import pytest
 from dev.agents import AGENT_NAMESPACE
 from dev.hub import Hub, HubThread, Kind, RateLimit, Repository, ServerError, Slow, Truncate, WrongBytes
 from tests.integration.support import eventually, throughout
-from tests.integration.support.fleet import MIB, SEGMENT, Swarm, Swarms, model_files
+from tests.integration.support.fleet import MIB, SEGMENT, SOAK, Swarm, Swarms, model_files, soak
 from tests.integration.support.hostile import Hostile, climbing, dripping, endless, garbage, nothing, refusing
 from tests.integration.support.ome import OME_CRDS, base_model
 
-SOAK = bool(os.environ.get("SOAK"))
 SECRET = "a secret of the agents of these tests"
 
 
@@ -170,6 +169,7 @@ def test_without_the_api_server_a_download_goes_on_and_ends(swarms: Swarms) -> N
         assert swarm.sent(model) == swarm.size(model)
 
 
+@soak
 def test_an_api_server_that_is_away_for_longer_than_the_lease_only_delays(swarm: Swarm) -> None:
     model = swarm.publish()
     swarm.hub.fail(f"{model.id}/*", Slow(bytes_per_second=MIB // 2), on=Kind.CDN)
@@ -207,6 +207,7 @@ def test_a_holder_whose_clock_is_wrong_is_respected_while_it_renews_and_no_longe
     assert swarm.sent(model) == swarm.size(model)
 
 
+@soak
 def test_a_holder_that_wrote_a_time_far_ahead_is_not_waited_for(swarm: Swarm) -> None:
     model = swarm.publish()
     name = _lease_name(model, model.head)

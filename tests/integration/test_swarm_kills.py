@@ -1,6 +1,5 @@
 """Agents that are killed while a model is on its way. What is on disk counts; nobody is left behind."""
 
-import os
 import random
 import time
 from collections.abc import Iterator
@@ -9,10 +8,9 @@ import pytest
 
 from dev.hub import Kind, Slow
 from tests.integration.support import eventually
-from tests.integration.support.fleet import MIB, SEGMENT, Swarm, Swarms
+from tests.integration.support.fleet import MIB, SEGMENT, SOAK, Swarm, Swarms, soak
 
-SOAK = bool(os.environ.get("SOAK"))
-CHAOS_SECONDS = 600.0 if SOAK else 15.0
+CHAOS_SECONDS = 600.0 if SOAK else 12.0
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +25,7 @@ def swarm(six: Swarm) -> Iterator[Swarm]:
     six.clean()
 
 
-@pytest.mark.parametrize("percent", [10, 50, 90])
+@pytest.mark.parametrize("percent", [pytest.param(10, marks=soak), 50, 90])
 def test_the_holder_dies_and_one_of_five_waiters_goes_on(swarm: Swarm, percent: int) -> None:
     model = swarm.publish(shard_bytes=16 * MIB)
     size = swarm.size(model)
@@ -51,6 +49,7 @@ def test_the_holder_dies_and_one_of_five_waiters_goes_on(swarm: Swarm, percent: 
     assert swarm.sent(model) <= 1.2 * size
 
 
+@soak
 def test_a_member_that_dies_on_the_way_goes_on_from_its_disk(swarm: Swarm) -> None:
     model = swarm.publish(shard_bytes=16 * MIB)
     size = swarm.size(model)

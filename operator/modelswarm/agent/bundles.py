@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
 from modelswarm.agent.errands import Errands
@@ -16,6 +16,10 @@ BUNDLE = "bundle"
 AT_ONCE = 4
 PAUSE = 0.5
 """Seconds, about, before a node is asked again that could not give a bundle."""
+SPREAD = 1.0
+"""Seconds, at most, for which a node waits before it reads what only bad holders have: mostly one node does it."""
+RETRY = 10.0
+"""Seconds, about, before the origin is asked again for that."""
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +29,11 @@ class BlobClient(Protocol):
 
 
 class Bundles:
-    """``arrived`` is called with the files that came. ``own_url`` is this node's."""
+    """``arrived`` is called with the files that came. ``own_url`` is this node's.
+
+    ``read`` brings a bundle from the origin, and says whether it could: the coordinator believes a holder that says
+    it has a bundle, so if all that it names give wrong bytes, nobody else is ever told to read it.
+    """
 
     def __init__(
         self,
@@ -35,6 +43,7 @@ class Bundles:
         *,
         own_url: str,
         arrived: Callable[[Sequence[int]], None],
+        read: Callable[[Segment], Awaitable[bool]],
         rng: random.Random,
     ) -> None:
         self.bytes = 0
@@ -46,6 +55,7 @@ class Bundles:
         self._errands = errands
         self._own_url = own_url
         self._arrived = arrived
+        self._read = read
         self._rng = rng
         self._holders: dict[int, tuple[str, ...]] = {}
         self._at_once = asyncio.Semaphore(AT_ONCE)
@@ -62,12 +72,15 @@ class Bundles:
             self._bring_if_missing(number)
 
     def _bring_if_missing(self, number: int) -> None:
-        if not self._stock.holdings.has(number) and self._urls(number):
+        if not self._stock.holdings.has(number) and self._others(number):
             segment = self._stock.holdings.segments[number]
             self._errands.start(BUNDLE, number, lambda: self._bring(segment))
 
+    def _others(self, number: int) -> list[str]:
+        return [url for url in self._holders.get(number, ()) if url != self._own_url]
+
     def _urls(self, number: int) -> list[str]:
-        return [url for url in self._holders.get(number, ()) if url != self._own_url and url not in self.bad]
+        return [url for url in self._others(number) if url not in self.bad]
 
     async def _bring(self, segment: Segment) -> None:
         async with self._at_once:
@@ -75,13 +88,20 @@ class Bundles:
             while missing := self._stock.unplaced(segment):
                 urls = self._urls(segment.index)
                 if not urls:
-                    return
+                    await self._do_without(segment)
+                    continue
                 # Another one than last time, if there is one.
                 url = self._rng.choice([each for each in urls if each != last] or urls)
                 if not await self._bring_from(url, missing):
                     last = url
                     await asyncio.sleep(PAUSE * self._rng.uniform(0.5, 1.5))
         self._arrived(segment.files)
+
+    async def _do_without(self, segment: Segment) -> None:
+        """All holders are bad: read the origin, unless another holder becomes known meanwhile."""
+        await asyncio.sleep(SPREAD * self._rng.random())
+        if not self._urls(segment.index) and self._stock.unplaced(segment) and not await self._read(segment):
+            await asyncio.sleep(RETRY * self._rng.uniform(0.5, 1.5))
 
     async def _bring_from(self, url: str, missing: Sequence[int]) -> bool:
         """Whether all of them came, and were right. Those that were are in place in any case."""

@@ -451,8 +451,8 @@ class Conduct:
         try:
             fetched = await parts.seeding.fetch(self._filling, seeders, parts.settings.download_timeout)
         finally:
-            # The swarm's counters are read now and then; what came since is on the disk.
-            came = max(self.unmarked, self._filling.present_bytes() - present)
+            # The swarm's counters are read now and then, and count what came twice; the disk knows better.
+            came = self._filling.present_bytes() - present or self.unmarked
             self._counted, self._fetched_from = self._counted + Sources(0, came), 0
             self._fetched_before = None
         self._seeders = {}

@@ -297,7 +297,7 @@ class Coordinator:
 
     def _assign(self, member: Member, now: float) -> None:
         if now >= self._settled_at and self.failure is None and not self._refusals.pause(now):
-            self._work.assign(member, self._available(), now, lambda segment: self._is_for_others(member, segment))
+            self._work.assign(member, self._available(), now, lambda segment: self._is_for_others(member, segment, now))
 
     def _orders(self, member: Member, now: float) -> Orders:
         self._assign(member, now)
@@ -309,12 +309,15 @@ class Coordinator:
             open=self.is_open,
         )
 
-    def _is_for_others(self, member: Member, segment: int) -> bool:
+    def _is_for_others(self, member: Member, segment: int, now: float) -> bool:
         """Whether the member has read the segment before, which shall be read again, and somebody else can."""
         if not self._rereading.wants(segment):
             return False
-        voters = self._suspicion.voters(segment)
-        return member.node in voters and any(other.helps and other.node not in voters for other in self._roster)
+        known = self._publications.publisher(segment)
+        readers = self._suspicion.voters(segment) | ({known} if known is not None else set())
+        return member.node in readers and any(
+            other.node not in readers and self._work.may_read(other, now) for other in self._roster
+        )
 
     def _accept_work(self, member: Member, report: Report, now: float) -> None:
         available = self._available() & ~self._work.held

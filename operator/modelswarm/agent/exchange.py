@@ -192,6 +192,22 @@ class Exchange:
                 self._waiting.append((segment.index,))
         await self._advance()
 
+    def settle(self, file: int) -> bool:
+        """A file was verified: nothing of it is fetched any more. Says whether ``serve`` has something to do.
+
+        It may have come with another content, while windows of this one still write the same bytes to the same file.
+        """
+        late = [each for each in self._shared.values() if each.file == file and each.wanted]
+        for shared in late:
+            self._swarm.abandon(shared.window.id)
+            self._drop(shared.window.id)
+            self._waiting.append(shared.segments)
+        return bool(late)
+
+    async def serve(self) -> None:
+        """Share again what ``settle`` has left, as something that is here."""
+        await self._advance()
+
     def close(self) -> None:
         """Leave all windows. The files stay."""
         for timer in self._dropping.values():

@@ -126,7 +126,13 @@ class Member:
             arrived=self._arrived,
         )
         self._bundles = Bundles(
-            stock, client, errands, own_url=address.url, arrived=self._arrived, rng=rng or random.Random()
+            stock,
+            client,
+            errands,
+            own_url=address.url,
+            arrived=self._arrived,
+            read=self._reading.read_unasked,
+            rng=rng or random.Random(),
         )
 
     # What others ask

@@ -115,12 +115,29 @@ class Reading:
             if isinstance(error, StoreError) and not isinstance(error, DigestMismatch):
                 raise
 
-    async def _read_bundle(self, segment: Segment) -> None:
-        again = segment.index in self._again
+    async def read_unasked(self, segment: Segment) -> bool:
+        """Small files that no other node gives right, although the coordinator has not told this node to read them.
+
+        Says whether they are here now. Raises what the disk says.
+        """
+        try:
+            await self._fetch_bundle(segment)
+        except ModelswarmError as error:
+            if isinstance(error, StoreError) and not isinstance(error, DigestMismatch):
+                raise
+            log.warning("P2P %s: cannot read small files from the origin: %s", self._label, error)
+            return False
+        return True
+
+    async def _fetch_bundle(self, segment: Segment) -> None:
         stock, reader = self._stock, await self._get_reader()
         missing = [stock.files[number] for number in stock.unplaced(segment)]
         await reader.read_small(missing, self._accept)
         stock.note(segment.files)
+
+    async def _read_bundle(self, segment: Segment) -> None:
+        again = segment.index in self._again
+        await self._fetch_bundle(segment)
         if again:
             self._again.discard(segment.index)
             self._outbox.append(Publication(segments=(segment.index,), publisher=self._node))

@@ -18,6 +18,7 @@ class Rereading:
                 self._of_file[file] = self._of_file.get(file, 0) | 1 << segment.index
         self._rounds: dict[int, int] = {}
         self._changed: dict[int, bool] = {}
+        self._hopeless: set[int] = set()
         self.mask = 0
         """The segments that nobody has read again yet."""
 
@@ -32,8 +33,11 @@ class Rereading:
         """Read ``file`` again; False if that is going on."""
         if self.mask & self.segments_of(file):
             return False
-        self._rounds[file] = self._rounds.get(file, 0) + 1
-        if not self.is_hopeless(file):
+        rounds = self._rounds[file] = self._rounds.get(file, 0) + 1
+        # By what the last round has brought, so this is decided before the next one is set up.
+        if rounds > ROUNDS or not self._changed.get(file, True):
+            self._hopeless.add(file)
+        else:
             self._changed[file] = False
             self.mask |= self.segments_of(file)
         return True
@@ -48,6 +52,5 @@ class Rereading:
                 self._changed[file] |= changed
 
     def is_hopeless(self, file: int) -> bool:
-        """The second reading gave the very same bytes, or there were too many."""
-        rounds = self._rounds.get(file, 0)
-        return rounds > ROUNDS or (rounds > 1 and not self._changed.get(file, True))
+        """The last reading gave the very same bytes, or there were too many."""
+        return file in self._hopeless

@@ -61,7 +61,7 @@ class Verifying:
             if stock.holdings.is_verified(number):
                 continue
             if stock.is_placed(number):
-                stock.holdings.verify(number)
+                self._settle(number)
                 stock.note([number])
             elif stock.files[number].size and not stock.is_small(number):
                 self._errands.start("ahead", number, lambda number=number: stock.hash_ahead(number))  # type: ignore[misc]
@@ -110,8 +110,13 @@ class Verifying:
                         await self._mismatch(number, error)
                 else:
                     stock.note([number])
-                    stock.holdings.verify(number)
+                    self._settle(number)
         self._changed()
+
+    def _settle(self, number: int) -> None:
+        self._stock.holdings.verify(number)
+        if self._exchange.settle(number):
+            self._errands.start("serve", number, self._exchange.serve)
 
     async def _mismatch(self, number: int, error: DigestMismatch) -> None:
         self._mismatched()

@@ -7,12 +7,15 @@ import contextlib
 import hashlib
 import itertools
 import json
+import os
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from dev.agents import AGENT_NAMESPACE, Agent, AgentFleet
 from dev.controlplane import ControlPlane
@@ -23,6 +26,8 @@ from tests.integration.support.api import Api, Manifest
 from tests.integration.support.objects import p2p_task
 from tests.integration.support.waiting import eventually
 
+SOAK = bool(os.environ.get("SOAK"))
+soak = pytest.mark.skipif(not SOAK, reason="one of the long ones; they run with SOAK=1")
 LABEL = "fleet"
 MIB = 1 << 20
 SEGMENT = 2 * MIB
@@ -67,7 +72,7 @@ class Swarm:
         for node in nodes:
             self.fleet.add(node, labels={LABEL: self.name}, environment=environment)
         if nodes:
-            self.fleet.start(*nodes, seconds=90)
+            self.fleet.start(*nodes, seconds=90 + 5 * len(nodes))
         return nodes
 
     @property

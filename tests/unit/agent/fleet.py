@@ -28,7 +28,7 @@ from modelswarm.loader.leg import Sink
 
 MIB = 1 << 20
 SEGMENT = 2 * MIB
-TIMEOUT = 15.0
+TIMEOUT = 40.0
 
 
 class Origin:

@@ -222,11 +222,23 @@ class Filling:
         return state.verified(key, file.size)
 
     async def complete(self) -> None:
-        """Everything to disk, then the marker. Raises ``ValueError`` while files are missing, ``StorageFailed``."""
+        """Everything to disk, then the marker. Raises ``ValueError`` while files are missing, ``StorageFailed``.
+
+        A file whose time of change is another one than when it was verified is hashed once more: a swarm that had
+        asked for the same bytes twice may have written them again.
+        """
         if missing := self.missing():
             raise ValueError(f"{len(missing)} files are missing, among them {missing[0].path}")
         if not self.is_complete:
-            await self._store.threads.run(self._complete)
+            for _ in range(_PASSES - 1):
+                try:
+                    await self._store.threads.run(self._complete)
+                    break
+                except StorageFailed:
+                    if not await self._store.verify_changed(self):
+                        raise
+            else:
+                await self._store.threads.run(self._complete)
             self.is_complete = True
 
     def _complete(self) -> None:

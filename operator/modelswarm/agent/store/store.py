@@ -217,6 +217,20 @@ class Store:
         for path, blob in pairs:
             filling.put(path, blob)
 
+    async def verify_changed(self, filling: Filling) -> bool:
+        """Hash again the blobs of a filling that were touched since they were verified; whether there were any, and
+        all are right. What is wrong goes, and is missing."""
+        _, unsure = await self.threads.run(self.shelf.look, filling.record)
+        right = bool(unsure)
+        for key in sorted(unsure):
+            async with self.key_lock(key):
+                if await self.threads.stoppable(self.shelf.recheck, key, filling.file(key)):
+                    await self.place_known(filling, key)
+                else:
+                    self._forget(key)
+                    right = False
+        return right
+
     async def end(self, filling: Filling) -> None:
         if filling.share(-1) <= 0:
             await self._end(filling)
