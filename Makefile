@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 GENERATED := --output crds --output charts/modelswarm/crds --docs docs/reference/crds.md --embed config/p2p/model-agent-daemonset.yaml
 
-.PHONY: help fmt lint test unit integration dragonfly test-dragonfly tools crds verify manifests chart demo bench-operator bench-dragonfly bench-swarm clean
+.PHONY: help fmt lint test test-swarm unit integration dragonfly test-dragonfly tools crds verify manifests chart demo bench-operator bench-dragonfly bench-swarm clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -52,8 +52,11 @@ manifests: built ## dist/modelswarm.yaml: the chart without Helm (REGISTRY=HOST[
 chart: built ## helm lint and the chart's tests
 	@$(BIN)/pytest -q tests/unit/chart tests/integration/test_chart.py tests/integration/test_chart_install.py
 
-test: built ## all tests, on a real API server (no root)
-	@$(BIN)/pytest
+test: built ## all tests, on a real API server (no root), but for fleets of agents
+	@$(BIN)/pytest -m "not fleet"
+
+test-swarm: built ## the tests with fleets of agents: kills, faults, the first seed's README (SOAK=1 for the long ones)
+	@$(BIN)/pytest -m fleet tests/integration
 
 unit: $(READY) ## the tests that need no API server
 	@$(BIN)/pytest tests/unit

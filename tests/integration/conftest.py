@@ -70,11 +70,14 @@ IMAGES = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Building the programs counts as a test's time, so the first may take long."""
+    """Building the programs counts as a test's time, so the first may take long. Fleets of agents are a lane apart."""
     here = Path(__file__).parent
     for item in items:
-        if here in item.path.parents and item.get_closest_marker("timeout") is None:
-            item.add_marker(pytest.mark.timeout(TIMEOUT))
+        if here in item.path.parents:
+            if item.get_closest_marker("timeout") is None:
+                item.add_marker(pytest.mark.timeout(TIMEOUT))
+            if item.path.name.startswith("test_swarm") or here / "seed" in item.path.parents:
+                item.add_marker(pytest.mark.fleet)
 
 
 @pytest.fixture(scope="session")

@@ -114,7 +114,9 @@ def _live_with_agents(api: Api, agents: PlayedAgents) -> None:
     api.apply(open_model("second", "facebook/opt-6.7b"))
 
     def task() -> Manifest:
-        [found] = api.all("P2PTask", NAMESPACE, labels="llmaz.io/model-name=second")
+        tasks = api.all("P2PTask", NAMESPACE, labels="llmaz.io/model-name=second")
+        assert len(tasks) == 1, tasks
+        found = tasks[0]
         return found.get("status", {})  # type: ignore[no-any-return]
 
     eventually(lambda: task().get("nodes") == ["n1"], 30)
