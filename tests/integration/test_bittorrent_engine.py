@@ -14,7 +14,7 @@ FLAGS = (
     "--agent-root=/mnt/models",
     "--agent-grace-seconds=6",
     "--stall-seconds=600",
-    "--fallback-after-seconds=4",
+    "--fallback-after-seconds=12",
     "--retry-seconds=2",
 )
 

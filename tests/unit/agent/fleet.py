@@ -28,7 +28,7 @@ from modelswarm.loader.leg import Sink
 
 MIB = 1 << 20
 SEGMENT = 2 * MIB
-TIMEOUT = 40.0
+TIMEOUT = 120.0
 
 
 class Origin:
