@@ -76,8 +76,10 @@ def test_suspended_when_it_is_done_it_stays_ready(scene: Scene) -> None:
 
 
 def test_a_finished_task_goes_after_its_time_to_live(scene: Scene) -> None:
-    scene.apply(p2p_task("brief", MODEL, ttlSecondsAfterFinished=1))
+    scene.apply(p2p_task("brief", MODEL, ttlSecondsAfterFinished=600))
     phase(scene, "brief", "Succeeded")
+    throughout(lambda: scene.find("P2PTask", "brief"), 0.5)
+    scene.apply(p2p_task("brief", MODEL, ttlSecondsAfterFinished=1))
     eventually(lambda: scene.find("P2PTask", "brief") is None)
 
 
