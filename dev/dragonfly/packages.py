@@ -60,7 +60,9 @@ def program_path(name: str) -> str | None:
     return shutil.which(name, path=SEARCH_PATH)
 
 
-def ensure_packages(packages: Sequence[Package] = DATABASES, *, install: bool = False) -> None:
+def ensure_packages(
+    packages: Sequence[Package] = DATABASES, *, install: bool = False, purpose: str = "the real Dragonfly"
+) -> None:
     """Return when everything is there. With ``install``, and as root, apt-get is asked for what is not.
 
     Raises PackagesMissing with the command to run.
@@ -71,9 +73,7 @@ def ensure_packages(packages: Sequence[Package] = DATABASES, *, install: bool = 
     names = " ".join(missing)
     apt = shutil.which("apt-get")
     if not install or apt is None or os.geteuid() != 0:
-        raise PackagesMissing(
-            f"the real Dragonfly needs more programs: apt-get install --no-install-recommends {names}"
-        )
+        raise PackagesMissing(f"{purpose} needs more programs: apt-get install --no-install-recommends {names}")
     print(f"installing {names}", file=sys.stderr, flush=True)
     # Unattended: no questions, and no database server of the distribution's own is started on this machine.
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}

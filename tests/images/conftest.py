@@ -1,0 +1,71 @@
+"""Images that are really built, and unpacked: ``make test-images``. Needs root, buildah and debootstrap."""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from dev.binaries import BinaryUnavailable
+from dev.dragonfly.packages import PackagesMissing, ensure_packages
+from dev.images import Image, NotRoot, prepare, usual_targets
+from dev.images.buildah import PACKAGES
+from tests.images.support import Container
+
+# The first build on a machine downloads a Debian and all Python packages.
+BUILD_TIMEOUT = 3600
+
+Containers = Callable[[str], Container]
+Images = Callable[[str], Image]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(BUILD_TIMEOUT))
+
+
+@pytest.fixture(scope="session")
+def image(request: pytest.FixtureRequest) -> Images:
+    """Builds the image of a target, once."""
+
+    reporter = request.config.pluginmanager.get_plugin("terminalreporter")
+
+    @cache
+    def build(target: str) -> Image:
+        try:
+            if os.geteuid() == 0:
+                ensure_packages(PACKAGES, install=bool(os.environ.get("CI")), purpose="building images")
+            if target not in usual_targets():
+                raise BinaryUnavailable("dfget is not built: make dragonfly")
+            built = prepare([target])[target]
+        except (NotRoot, PackagesMissing, BinaryUnavailable) as error:
+            if os.environ.get("CI"):
+                raise
+            pytest.skip(f"SKIPPED: {error}")
+        if reporter is not None:
+            reporter.write_line(f"\n{built}")
+        return built
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def container(image: Images) -> Iterator[Containers]:
+    """The unpacked image of a target."""
+    with tempfile.TemporaryDirectory(prefix="modelswarm-images-") as scratch:
+        # Others than root have to get through to it.
+        Path(scratch).chmod(0o755)
+
+        @cache
+        def unpack(target: str) -> Container:
+            root = Path(scratch) / target
+            root.mkdir()
+            return Container.unpacked(target, image(target).archive, root)
+
+        yield unpack
+        # What is mounted there for a program is in that program's namespace only.
+        assert not [path for path in Path(scratch).glob("*/*") if path.is_mount()]
