@@ -26,9 +26,11 @@ from modelswarm.api.p2ptask import Phase
 from modelswarm.errors import ContentReason, RenderReason
 
 NOW = datetime(2025, 6, 1, 12, 0, 0, 123456, tzinfo=UTC)
+UNNAMED = "Failed"
+"""What a node reports that failed without a reason of its own."""
 WHOLE = NOW.replace(microsecond=0)
 LATER = NOW + timedelta(minutes=5)
-DOCUMENT = Path(__file__).parents[3] / "docs" / "reference" / "conditions.md"
+REFERENCE = Path(__file__).parents[3] / "docs" / "reference"
 
 
 def put(
@@ -151,10 +153,13 @@ def test_llmaz_s_words_are_llmaz_s() -> None:
 
 
 def documented(section: str, part: str) -> list[str]:
-    """The words in the first column of the table below a heading of a kind's section."""
-    text = DOCUMENT.read_text(encoding="utf-8")
+    """The words in the first column of the table of a kind's section; reasons have their own page."""
+    page = "troubleshooting.md" if part == "Reasons" else "conditions.md"
+    text = (REFERENCE / page).read_text(encoding="utf-8")
     match = re.search(rf"^## {section}$(.*?)(?=^## |\Z)", text, flags=re.M | re.S)
     assert match, f"no section {section!r}"
+    if part == "Reasons":
+        return re.findall(r"^\| `(\w+)` \|", match[1], flags=re.M)
     match = re.search(rf"^### {part}$(.*?)(?=^### |\Z)", match[1], flags=re.M | re.S)
     assert match, f"no part {part!r} in the section {section!r}"
     return re.findall(r"^\| `(\w+)` \|", match[1], flags=re.M)
@@ -179,7 +184,7 @@ def documented(section: str, part: str) -> list[str]:
         ),
         pytest.param("P2PTask", "Conditions", {*TaskCondition}, id="conditions of a P2PTask"),
         pytest.param("P2PTask", "Phases", {*Phase}, id="phases of a P2PTask"),
-        pytest.param("P2PTask", "Reasons", {*TaskReason, *ContentReason}, id="reasons of a P2PTask"),
+        pytest.param("P2PTask", "Reasons", {*TaskReason, *ContentReason, UNNAMED}, id="reasons of a P2PTask"),
     ],
 )
 def test_the_reference_and_the_vocabulary_agree(section: str, part: str, words: set[str]) -> None:

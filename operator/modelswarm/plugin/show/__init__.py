@@ -1,0 +1,1 @@
+"""Printing: tables for people, JSON and YAML for programs."""

@@ -1,0 +1,1 @@
+"""From a snapshot to what is to be shown: pure functions and frozen data."""
