@@ -1,0 +1,112 @@
+"""Fixtures of the tests on real nodes: ``make test-e2e``. Root is needed; nothing is skipped.
+
+``cluster`` is one for all tests: three nodes, and room for a fourth. ``release`` is the chart, installed once with the
+images that were built from this tree. ``place`` is a test's own namespace. The tests' own thread is on the control
+plane's machine, in the cluster's network.
+"""
+
+import itertools
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from dev import images
+from dev.cluster.archive import push
+from dev.cluster.cluster import Cluster
+from dev.cluster.programs import PREREQUISITE_MISSING, ClusterUnavailable
+from dev.dragonfly.packages import PackagesMissing
+from dev.hub import Hub, HubThread
+from modelswarm import __version__
+from tests.e2e.support import Place, Release
+from tests.integration.support import Api, Scene
+
+# Building the programs and images counts as the first test's time.
+TIMEOUT = 2400
+MOST_NODES = 4
+TAG = f"v{__version__}"
+TARGETS = ("operator", "agent", "loader")
+
+# What comes later needs what comes before: the first seed's manifests and the chart exclude each other, a node that
+# joined stays, and the last one looks at what all others have asked of the API server.
+ORDER = (
+    "test_clean_up",
+    "test_nodes",
+    "test_seed",
+    "test_install",
+    "test_main_job",
+    "test_faults",
+    "test_row",
+    "test_joining",
+    "test_rights",
+)
+
+_numbers = itertools.count(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(TIMEOUT))
+    items.sort(key=lambda item: ORDER.index(item.path.stem) if item.path.stem in ORDER else -1)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    try:
+        with Cluster(most=MOST_NODES, audit_log=True) as running:
+            yield running
+    except ClusterUnavailable as error:
+        pytest.exit(str(error), returncode=PREREQUISITE_MISSING)
+
+
+@pytest.fixture(scope="session")
+def api(cluster: Cluster) -> Iterator[Api]:
+    with Api(cluster.plane) as api:
+        yield api
+
+
+@pytest.fixture(scope="session")
+def hub_server(cluster: Cluster) -> Iterator[HubThread]:
+    with cluster.serve(Hub(host=cluster.origin_address)) as running:
+        yield running
+
+
+@pytest.fixture
+def hub(hub_server: HubThread) -> Iterator[Hub]:
+    """Without faults and counts after each test."""
+    yield hub_server.hub
+    hub_server.hub.reset()
+
+
+@pytest.fixture(scope="session")
+def archives() -> Mapping[str, Path]:
+    """Our own images, by target."""
+    try:
+        return images.build(TARGETS)
+    except (images.NotRoot, PackagesMissing) as error:
+        pytest.exit(str(error), returncode=PREREQUISITE_MISSING)
+
+
+@pytest.fixture(scope="session")
+def release(cluster: Cluster, hub_server: HubThread, archives: Mapping[str, Path]) -> Release:
+    """Installed, every pod Ready. It goes with the cluster."""
+    for target, archive in archives.items():
+        push(archive, cluster.registry, f"modelswarm/{target}", TAG)
+    release = Release(cluster, hub_server.url)
+    release.install()
+    return release
+
+
+@pytest.fixture
+def place(cluster: Cluster, api: Api, hub: Hub, tmp_path: Path) -> Iterator[Place]:
+    """A namespace in which pods can be made."""
+    number = next(_numbers)
+    namespace = f"place-{number}"
+    api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
+    cluster.plane.kubectl("-n", namespace, "wait", "--for=create", "--timeout=60s", "serviceaccount/default")
+    scene = Scene(cluster.plane, api, namespace, namespace)
+    yield Place(cluster, scene, hub, tmp_path)
+    scene.clean()
+    cluster.plane.kubectl("wait", "--for=delete", "--timeout=120s", f"namespace/{namespace}")
