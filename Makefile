@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 GENERATED := --output crds --output charts/modelswarm/crds --docs docs/reference/crds.md --embed config/p2p/model-agent-daemonset.yaml
 
-.PHONY: help fmt lint test test-swarm unit integration dragonfly test-dragonfly tools crds verify manifests chart demo bench-operator bench-dragonfly bench-swarm clean
+.PHONY: help fmt lint test test-swarm unit integration dragonfly test-dragonfly tools crds reference verify manifests chart demo bench-operator bench-dragonfly bench-swarm clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -43,8 +43,12 @@ lint: $(READY) ## ruff, mypy --strict, import contracts, generated files
 crds: $(READY) ## generate crds/ (and their copy in the chart), docs/reference/crds.md and the CRD in config/p2p
 	@$(BIN)/python -m modelswarm.api.schema $(GENERATED)
 
+reference: $(READY) ## generate the pages of docs/reference that are made from code, and the dashboard
+	@$(BIN)/python -m dev.reference
+
 verify: $(READY) ## fail if a generated file is stale
 	@$(BIN)/python -m modelswarm.api.schema $(GENERATED) --check
+	@$(BIN)/python -m dev.reference --check
 
 manifests: built ## dist/modelswarm.yaml: the chart without Helm (REGISTRY=HOST[/PATH] and TAG= of your images)
 	@$(BIN)/python -m dev.manifests --output dist/modelswarm.yaml $(if $(REGISTRY),--registry $(REGISTRY)) $(if $(TAG),--tag $(TAG))
@@ -84,3 +88,13 @@ bench-dragonfly: built dragonfly ## one model to 1, 2 and 4 nodes over shaped li
 
 clean: ## remove what was made in the clone (the cache stays)
 	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+.PHONY: images wheels test-images
+images: $(READY) ## build the images as OCI archives, without Docker (root, buildah, debootstrap; CI=1 installs these; ARGS="operator agent")
+	@$(BIN)/python -m dev.images $(if $(CI),--install-packages) $(ARGS)
+
+wheels: $(READY) ## build/wheels: all Python packages of the images, for building them without a network
+	@$(BIN)/python -m dev.images.wheelhouse
+
+test-images: $(READY) ## build the images and run what is in them as pods would (needs what images needs)
+	@$(BIN)/pytest tests/images

@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import Self
 
 import httpx
-import yaml
 
-from dev.controlplane import ControlPlane, KubectlFailed
+from dev.controlplane import ControlPlane
 from dev.installation import ROOT
 from dev.process import Child
 
@@ -27,7 +26,12 @@ AGENT_NAMESPACE = "ome"
 SERVICE = "ome-peers"
 SERVICE_ACCOUNT = "ome-model-agent"
 HTTP_PORT, TORRENT_PORT, METAINFO_PORT = 8080, 6881, 8081
-_POLL = 0.1
+_POLL = 0.2
+"""Seconds between two looks at who is ready; the kubelet's would be ten."""
+_HTTP = httpx.Client(timeout=5, trust_env=False, verify=False, limits=httpx.Limits(max_keepalive_connections=0))
+"""For the agents' own pages. One for all: to make a client costs a hundred times as much as to ask."""
+_PODS = f"/api/v1/namespaces/{AGENT_NAMESPACE}/pods"
+_SLICES = f"/apis/discovery.k8s.io/v1/namespaces/{AGENT_NAMESPACE}/endpointslices"
 _MANIFESTS = ROOT / "config" / "p2p"
 
 
@@ -49,12 +53,12 @@ class Agent:
     @property
     def ready(self) -> bool:
         try:
-            return httpx.get(f"{self.url}/readyz", timeout=2, trust_env=False).status_code == 200
+            return _HTTP.get(f"{self.url}/readyz", timeout=2).status_code == 200
         except httpx.HTTPError:
             return False
 
     def metrics(self) -> str:
-        return httpx.get(f"{self.url}/metrics", timeout=5, trust_env=False).text
+        return _HTTP.get(f"{self.url}/metrics").text
 
     def files(self) -> dict[str, Path]:
         """Everything in complete or growing model directories, by path below ``models``."""
@@ -100,6 +104,9 @@ class AgentFleet:
         self._directory.mkdir(parents=True, exist_ok=True)
         for manifest in ("headless-service.yaml", "model-agent-daemonset.yaml"):
             self._cluster.apply(_MANIFESTS / manifest)
+        self._api = httpx.Client(
+            base_url=self._cluster.server, verify=self._cluster.ssl_context(), timeout=30, trust_env=False
+        )
         self._thread.start()
         return self
 
@@ -109,6 +116,7 @@ class AgentFleet:
         for agent in self.agents.values():
             agent.child.stop()
         self._clean()
+        self._api.close()
 
     def _clean(self) -> None:
         """Other tests must not meet our nodes."""
@@ -135,11 +143,11 @@ class AgentFleet:
         self._taken += 1
         host = host or f"{self.network}.{self._taken}"
         labels = {"kubernetes.io/hostname": node, **(labels or {})}
-        self._cluster.apply(_documents(_node(node, labels), _pod(node, host)))
-        self._cluster.kubectl(
-            "patch", "pod", _pod_name(node), "-n", AGENT_NAMESPACE, "--subresource=status", "--type=merge", "-p",
-            f'{{"status":{{"phase":"Running","podIP":"{host}"}}}}',
-        )  # fmt: skip
+        pod = f"{_PODS}/{_pod_name(node)}"
+        self._patch(f"/api/v1/nodes/{node}", _node(node, labels))
+        self._patch(pod, _pod(node, host))
+        status = {"status": {"phase": "Running", "podIP": host}}
+        self._patch(f"{pod}/status", status, "application/merge-patch+json")
         store = self._directory / node
         store.mkdir(parents=True, exist_ok=True)
         child = Child(
@@ -215,9 +223,15 @@ class AgentFleet:
             # Not before there is an agent: of what family the addresses are cannot be changed later.
             if found and found != self._published:
                 # An API server that a test has taken away comes back; until then nothing is known of the endpoints.
-                with contextlib.suppress(KubectlFailed):
-                    self._cluster.apply(_documents(_slice(self._slice, found)))
+                with contextlib.suppress(httpx.HTTPError):
+                    self._patch(f"{_SLICES}/{self._slice}", _slice(self._slice, found))
                     self._published = found
+
+    def _patch(self, path: str, body: Mapping[str, object], content_type: str = "application/apply-patch+yaml") -> None:
+        """Server-side apply, unless it says something else. Raises httpx.HTTPError."""
+        query = {"fieldManager": "dev", **({"force": "true"} if "apply" in content_type else {})}
+        answer = self._api.patch(path, json=dict(body), params=query, headers={"Content-Type": content_type})
+        answer.raise_for_status()
 
 
 def _node(name: str, labels: Mapping[str, str]) -> dict[str, object]:
@@ -269,7 +283,3 @@ def _slice(name: str, found: Sequence[tuple[str, str, bool]]) -> dict[str, objec
 def _routable(host: str, number: int) -> str:
     """The API server takes no loopback addresses. Nobody connects to what is written instead (a benchmark range)."""
     return f"198.18.255.{number}" if host.startswith("127.") else host
-
-
-def _documents(*objects: Mapping[str, object]) -> str:
-    return yaml.safe_dump_all([dict(obj) for obj in objects])

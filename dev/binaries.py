@@ -43,8 +43,12 @@ class Tool:
     minimum: tuple[int, int] | None = None
     """The oldest version taken from PATH. None: never taken from there."""
     version_command: tuple[str, ...] = ("--version",)
+    tags: str = ""
+    """Go's build tags."""
     group: str = ""
     """Tools of one group come all from the same place. A controller manager must not be newer than its API server."""
+    on_demand: bool = False
+    """Built when somebody asks for it by name, and not with the rest: only the three-node cluster needs it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,20 @@ TOOLS_BY_NAME = {
         Tool("kubectl", "kubernetes", "k8s.io/kubernetes/cmd/kubectl", "20 seconds", _KUBE, ("version", "--client")),
         Tool("registry", "registry", "github.com/distribution/distribution/v3/cmd/registry", "1 minute", (3, 0)),
         Tool("helm", "helm", "helm.sh/helm/v4/cmd/helm", "2 minutes", (4, 0), ("version", "--short")),
+        Tool("kubelet", "kubernetes", "k8s.io/kubernetes/cmd/kubelet", "2 minutes", on_demand=True),
+        Tool("kube-proxy", "kubernetes", "k8s.io/kubernetes/cmd/kube-proxy", "1 minute", on_demand=True),
+        Tool("coredns", "cluster", "./coredns", "3 minutes", on_demand=True),
+        Tool("standin", "cluster", "./standin", "10 seconds", on_demand=True),
+        # Without the ways to find targets, of which it needs none: they are half of the build.
+        Tool(
+            "promtool",
+            "prometheus",
+            "github.com/prometheus/prometheus/cmd/promtool",
+            "2 minutes",
+            (3, 0),
+            tags="remove_all_sd",
+        ),
+        Tool("promql", "prometheus", "./promql", "10 seconds"),
         # The program of this name on PATH is Apache's, with other arguments.
         Tool("htpasswd", "registry", "./htpasswd", "5 seconds"),
     )
@@ -189,6 +207,8 @@ def _build(tool: Tool, version: str, goos: str, goarch: str, binary: Path) -> No
         built = Path(scratch) / tool.name
         # -mod=readonly: a module whose content differs from go.sum, or that go.mod does not pin, is an error.
         arguments = ["-mod=readonly", "-trimpath", "-buildvcs=false", f"-ldflags={_linker_flags(tool, version)}"]
+        if tool.tags:
+            arguments.append(f"-tags={tool.tags}")
         command = [go, "build", *arguments, "-o", str(built), tool.package]
         result = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True)
         if result.returncode:
@@ -226,7 +246,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 def main() -> int:
     try:
-        binaries = prepare(*TOOLS_BY_NAME)
+        binaries = prepare(*(tool.name for tool in TOOLS_BY_NAME.values() if not tool.on_demand))
     except BinaryUnavailable as error:
         print(error, file=sys.stderr)
         return 1

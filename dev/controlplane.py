@@ -38,7 +38,7 @@ from dev.component_flags import (
     etcd_flags,
     scheduler_flags,
 )
-from dev.pki import CertificateAuthority, signing_key, write_kubeconfig, write_private
+from dev.pki import CertificateAuthority, KeyPair, signing_key, write_kubeconfig, write_private
 from dev.process import LOOPBACK, Child, StartupFailed, free_port
 
 READY_TIMEOUT = 120.0
@@ -59,6 +59,7 @@ class ControlPlane:
     ``controllers`` and ``scheduler`` choose the optional components. ``audit_log`` records requests in ``audit_log``,
     with ``audit_everything`` also those that the control plane makes to itself. ``directory``, which has to be empty or
     missing, holds all state and logs and is kept; without it a temporary directory is used and removed on ``stop``.
+    ``address`` is where the API server listens; another one than loopback needs flags that fit (``dev.cluster``).
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class ControlPlane:
         audit_log: bool = False,
         audit_everything: bool = False,
         directory: Path | None = None,
+        address: str = LOOPBACK,
         apiserver_flags: Sequence[str] = (),
         controller_flags: Sequence[str] = (),
     ) -> None:
@@ -77,6 +79,7 @@ class ControlPlane:
         self._with_audit = audit_log or audit_everything
         self._audit_everything = audit_everything
         self._given_directory = directory.absolute() if directory else None
+        self._address = address
         self._apiserver_flags = tuple(apiserver_flags)
         self._controller_flags = tuple(controller_flags)
         self._children: dict[str, Child] = {}
@@ -186,6 +189,10 @@ class ControlPlane:
             self._config_path("user", name), server=self.server, ca=self._ca.certificate, client=client
         )
 
+    def serving_certificate(self, name: str, hosts: Sequence[str]) -> KeyPair:
+        """For a server that the control plane or its clients have to trust: a kubelet's."""
+        return self._ca.server(name, hosts)
+
     def service_account_kubeconfig(
         self, namespace: str, name: str, duration: str = "1h", *, pod: str | None = None
     ) -> Path:
@@ -221,8 +228,8 @@ class ControlPlane:
         self._pki.mkdir(mode=0o700)
         self._ca = CertificateAuthority()
         self._ca.key_pair.write(self._pki, "ca")
-        hosts = (LOOPBACK, "localhost", KUBERNETES_SERVICE_ADDRESS, *SERVICE_NAMES)
-        self._ca.server("kube-apiserver", hosts).write(self._pki, "apiserver")
+        hosts = dict.fromkeys((LOOPBACK, "localhost", self._address, KUBERNETES_SERVICE_ADDRESS, *SERVICE_NAMES))
+        self._ca.server("kube-apiserver", tuple(hosts)).write(self._pki, "apiserver")
         self._ca.server("etcd", (LOOPBACK, "localhost")).write(self._pki, "etcd")
         self._admin = self._ca.client("admin", ("system:masters",))
         self._admin.write(self._pki, "admin")
@@ -236,7 +243,7 @@ class ControlPlane:
     def _start_on_free_ports(self) -> None:
         for attempt in range(1, PORT_ATTEMPTS + 1):
             etcd_port, api_port = free_port(), free_port()
-            self.server = f"https://{LOOPBACK}:{api_port}"
+            self.server = f"https://{self._address}:{api_port}"
             self._write_kubeconfigs()
             shutil.rmtree(self.directory / "etcd", ignore_errors=True)
             self._add("etcd", etcd_flags(etcd_port))

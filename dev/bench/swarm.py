@@ -1,8 +1,9 @@
 """The swarm on a network of known speed: ``make bench-swarm``, or ``python -m dev.bench.swarm --help``.
 
-Every node, and the origin, is a namespace of its own whose link is shaped both ways. Nodes run the agent's data plane
-(windows) with a coordinator that is as small as can be; in the same run every node downloads everything over plain
-HTTP, for comparison. All files of all nodes are hashed afterwards, outside the timing.
+Every node, and the origin, is a namespace of its own whose link is shaped both ways. Nodes run the real agent, above
+them the operator and an API server; in the same run every node downloads everything over plain HTTP, for comparison.
+``--programs swarm`` runs the agent's data plane alone. All files of all nodes are hashed afterwards, outside the
+timing.
 """
 
 import argparse
@@ -16,10 +17,11 @@ from pathlib import Path
 
 from aiohttp import web
 
+from dev.bench.swarm_agents import CONTROL, agents_on
 from dev.bench.swarm_plan import MIB, MODELS, NodeResult, Plan, Program
 from dev.bench.swarm_report import Run, table, to_json, verdicts
 from dev.installation import ROOT
-from dev.netns import MBIT, NetnsUnavailable, Network, require_netns
+from dev.netns import MBIT, NetnsUnavailable, Network, Traffic, require_netns
 from dev.process import Child
 
 ORIGIN = "origin"
@@ -67,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rates", type=int, nargs="+", default=[50, 100, 200], metavar="MBIT", help="0: unshaped")
     parser.add_argument("--origin-factor", type=float, default=1.0, help="the origin's link, in multiples of a node's")
     parser.add_argument("--models", nargs="+", choices=tuple(MODELS), default=["270MB"])
-    parser.add_argument("--programs", nargs="+", choices=[each.value for each in Program], default=["swarm", "http"])
+    parser.add_argument("--programs", nargs="+", choices=[each.value for each in Program], default=["agents", "http"])
     parser.add_argument("--segment", type=float, default=1.0, metavar="MIB", help="read from the origin at a time")
     parser.add_argument("--timeout", type=float, default=900.0, help="seconds for one run (default %(default)s)")
     parser.add_argument("--scratch", type=Path, default=Path("/dev/shm"), help="directory for all nodes' files")
@@ -80,32 +82,17 @@ def _run(options: argparse.Namespace, source: Path, model: str, mbit: int, count
     rate = mbit * MBIT or None
     origin_rate = int(rate * options.origin_factor) if rate else None
     scratch = Path(tempfile.mkdtemp(prefix="run-", dir=source.parent))
-    files = MODELS[model]
-    with Network([ORIGIN, *names], rates={ORIGIN: origin_rate, **dict.fromkeys(names, rate)}) as net:
+    with Network([ORIGIN, CONTROL, *names], rates={ORIGIN: origin_rate, **dict.fromkeys(names, rate)}) as net:
         plan = Plan(
             program,
             [(name, net.address(name)) for name in names],
-            files,
+            MODELS[model],
             f"http://{net.address(ORIGIN)}:{ORIGIN_PORT}",
             scratch,
             int(options.segment * MIB),
         )
-        (scratch / "plan.json").write_text(plan.dump())
-        python: list[str | Path] = [sys.executable, "-m"]
-        environment = {"PYTHONPATH": f"{ROOT / 'operator'}:{ROOT}"}
-        origin: list[str | Path] = [*python, "dev.bench.swarm", "serve", source, net.address(ORIGIN)]
-        net.popen(ORIGIN, origin, log=scratch / "origin.log", env=environment)
-        before, busy = net.traffic(), _machine()
-        children: dict[Path, Child] = {}
-        for name in names:
-            result = scratch / f"{name}.json"
-            argv = [*python, "dev.bench.swarm_node", scratch / "plan.json", name, result]
-            children[result] = net.popen(name, argv, log=scratch / f"{name}.log", env=environment)
-        _wait(children, options.timeout)
-        share = _busy_share(busy, _machine())
-        traffic = {name: counted - before[name] for name, counted in net.traffic().items()}
-    results = [NodeResult(**json.loads((scratch / f"{name}.json").read_text())) for name in names]
-    _verify(source, [scratch / name for name in names], files)
+        spread = _spread_by_agents if program is Program.AGENTS else _spread
+        results, traffic, share = spread(net, plan, source, options.timeout)
     shutil.rmtree(scratch)
     times = [result.finished - result.began for result in results]
     return Run(
@@ -126,6 +113,44 @@ def _run(options: argparse.Namespace, source: Path, model: str, mbit: int, count
         windows=max(result.windows for result in results),
         troubles=sum(len(result.troubles) for result in results),
     )
+
+
+Spread = tuple[list[NodeResult], dict[str, Traffic], float]
+"""What the nodes say, what their links have carried, and the share of the machine that was busy."""
+
+
+def _spread_by_agents(net: Network, plan: Plan, source: Path, timeout: float) -> Spread:
+    nodes = [name for name, _ in plan.nodes]
+    with agents_on(net, ORIGIN, nodes, source, plan.directory) as agents:
+        before, busy = net.traffic(), _machine()
+        try:
+            results = agents.spread(timeout)
+        except TimeoutError as error:
+            raise BenchFailed(str(error)) from error
+        share = _busy_share(busy, _machine())
+        traffic = {name: counted - before[name] for name, counted in net.traffic().items()}
+        _verify(source, agents.directories(), plan.files)
+    return results, traffic, share
+
+
+def _spread(net: Network, plan: Plan, source: Path, timeout: float) -> Spread:
+    scratch = plan.directory
+    (scratch / "plan.json").write_text(plan.dump())
+    python: list[str | Path] = [sys.executable, "-m"]
+    environment = {"PYTHONPATH": f"{ROOT / 'operator'}:{ROOT}"}
+    origin: list[str | Path] = [*python, "dev.bench.swarm", "serve", source, net.address(ORIGIN)]
+    net.popen(ORIGIN, origin, log=scratch / "origin.log", env=environment)
+    before, busy = net.traffic(), _machine()
+    children: dict[Path, Child] = {}
+    for name, _ in plan.nodes:
+        result = scratch / f"{name}.json"
+        argv = [*python, "dev.bench.swarm_node", scratch / "plan.json", name, result]
+        children[result] = net.popen(name, argv, log=scratch / f"{name}.log", env=environment)
+    _wait(children, timeout)
+    share = _busy_share(busy, _machine())
+    traffic = {name: counted - before[name] for name, counted in net.traffic().items()}
+    _verify(source, [scratch / name for name, _ in plan.nodes], plan.files)
+    return [NodeResult(**json.loads((scratch / f"{name}.json").read_text())) for name, _ in plan.nodes], traffic, share
 
 
 def _wait(children: dict[Path, Child], timeout: float) -> None:

@@ -11,8 +11,10 @@ MIB = 1 << 20
 class Program(StrEnum):
     """How the bytes travel."""
 
+    AGENTS = "agents"
+    """By ``modelswarm agent`` on every node, with the operator and a real API server."""
     SWARM = "swarm"
-    """Every byte leaves the origin once: the agent's windows, with a coordinator that is as small as can be."""
+    """By the agent's data plane alone: its windows, with a coordinator that is as small as can be."""
     HTTP = "http"
     """Every node downloads everything from the origin: what there is without a swarm."""
 

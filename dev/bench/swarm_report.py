@@ -64,7 +64,8 @@ class Run:
     @property
     def counts(self) -> bool:
         """Whether the goals apply: eight nodes, the network as the limit."""
-        return self.program is Program.SWARM and self.nodes == 8 and self.rate is not None and self.busy < MEASURED_BUSY
+        swarm = self.program is not Program.HTTP
+        return swarm and self.nodes == 8 and self.rate is not None and self.busy < MEASURED_BUSY
 
 
 def table(runs: list[Run]) -> str:
@@ -89,7 +90,7 @@ def verdicts(runs: list[Run]) -> list[str]:
     lines = []
     for run in runs:
         if run.counts and run.ratio is not None:
-            name = f"{run.model} at {(run.rate or 0) // 1_000_000} mbit"
+            name = f"{run.program.value}: {run.model} at {(run.rate or 0) // 1_000_000} mbit"
             for what, value, goal in (
                 ("x limit", run.ratio, goal_ratio(run.total)),
                 ("x origin", run.origin_share, GOAL_ORIGIN),

@@ -38,6 +38,7 @@
     │   ├── PeerRefused               it does not know our Secret, or we do not know its    (a person must act)
     │   ├── PeerMisbehaved            an answer that cannot be: too long, too slow, damaged, not signed
     │   └── NotCoordinator            it does not coordinate the content; says who does, if it knows
+    ├── CommandError                  kubectl-swarm cannot do what it was asked; carries the exit code
     └── SettingsError                 the process was started with a configuration that cannot work
 
 Whether an error is worth a retry is decided here, where it is made, never from the text of a message.
@@ -281,6 +282,15 @@ class SourceChanged(ModelswarmError):
 
 class SettingsError(ModelswarmError):
     """A process was started with settings that cannot work; the message names the variable and what it should be."""
+
+
+class CommandError(ModelswarmError):
+    """A command of kubectl-swarm ends here. ``message`` is one line for the terminal, ``code`` the exit code."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
 
 
 class SwarmError(ModelswarmError):

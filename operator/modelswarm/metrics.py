@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from threading import Thread
-from typing import Protocol
+from typing import NamedTuple, Protocol
 from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import (
@@ -72,6 +72,19 @@ class Outcome:
     result: ReconcileResult = ReconcileResult.ERROR
 
 
+class TaskProblem(NamedTuple):
+    """One P2PTask that does not go on as asked."""
+
+    task_namespace: str
+    """Prometheus itself adds ``namespace``: that of the pod that was scraped."""
+    task: str
+    engine: str
+    """Empty while none is chosen."""
+    phase: str
+    reason: str
+
+
+TaskProblems = Callable[[], Iterable[TaskProblem]]
 TaskCounts = Callable[[], Mapping[tuple[str, str], int]]
 """How many P2PTasks there are by (phase, engine)."""
 ReaderCounts = Callable[[], tuple[int, int]]
@@ -135,6 +148,10 @@ class Metrics(ClientMetrics):
         """Show the P2PTasks by phase and engine; ``counts`` is called for each scrape, in the server's thread."""
         self._live.tasks = counts
 
+    def watch_problems(self, problems: TaskProblems) -> None:
+        """Name the P2PTasks with a problem; ``problems`` is called for each scrape, in the server's thread."""
+        self._live.problems = problems
+
     def watch_readers(self, counts: ReaderCounts) -> None:
         """Show the loaders at the turnstile; ``counts`` is called for each scrape, in the server's thread."""
         self._live.readers = counts
@@ -180,6 +197,7 @@ class _LiveCollector(Collector):
     def __init__(self) -> None:
         self.queues: dict[str, QueueSize] = {}
         self.tasks: TaskCounts | None = None
+        self.problems: TaskProblems | None = None
         self.readers: ReaderCounts | None = None
 
     def collect(self) -> Iterable[Metric]:
@@ -203,7 +221,20 @@ class _LiveCollector(Collector):
             for (phase, engine), count in sorted(self.tasks().items()):
                 tasks.add_metric([phase, engine], count)
             yield tasks
+        if self.problems is not None:
+            problems = GaugeMetricFamily(
+                "modelswarm_p2ptask_problem",
+                "1 for each P2PTask that does not go on as asked, with the reason (at most 500)",
+                labels=TaskProblem._fields,
+            )
+            for problem in self.problems():
+                problems.add_metric(problem, 1)
+            yield problems
         if self.readers is not None:
             reading, waiting = self.readers()
-            yield GaugeMetricFamily("modelswarm_origin_readers", "Loaders that hold a permit", value=reading)
-            yield GaugeMetricFamily("modelswarm_origin_readers_waiting", "Loaders that wait for one", value=waiting)
+            yield GaugeMetricFamily(
+                "modelswarm_origin_readers", "Loaders that read the origin in an engine's place", value=reading
+            )
+            yield GaugeMetricFamily(
+                "modelswarm_origin_readers_waiting", "Loaders that wait for their turn there", value=waiting
+            )

@@ -29,7 +29,8 @@ from modelswarm.controllers.model import ModelController
 from modelswarm.controllers.p2ptask import TaskController
 from modelswarm.controllers.pinning import PinJobs, Pinner
 from modelswarm.controllers.playground import PlaygroundController
-from modelswarm.controllers.runner import Controller, Reconcile, ReconcileLogFilter
+from modelswarm.controllers.problems import task_problems
+from modelswarm.controllers.runner import Controller, Reconcile
 from modelswarm.controllers.world import World, utc_now
 from modelswarm.engines import engines
 from modelswarm.errors import ModelswarmError, SettingsError
@@ -58,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
     except SettingsError as error:
         print(f"modelswarm operator: {error}", file=sys.stderr)
         return 2
-    logs.configure(settings.log_level, settings.log_format, ReconcileLogFilter())
+    logs.configure(settings.log_level, settings.log_format)
     try:
         return asyncio.run(run(settings))
     except ModelswarmError as error:
@@ -152,6 +153,7 @@ async def _assemble(settings: OperatorSettings, kube: KubeClient, metrics: Metri
         task = controller("p2ptask", task_controller.reconcile, P2PTASK)
         wake_task.append(task)
         metrics.watch_tasks(lambda: watching.task_counts(store))
+        metrics.watch_problems(lambda: task_problems(store))
         routes = watching.watches(store, model.queue, playground.queue, task.queue, agents=nodes is not None)
         kinds = watching.WATCHED if nodes is None else watching.WATCHED_WITH_AGENTS
         yield _Parts(world, watching.Lists(kube, store, kinds), jobs, (model, playground, task), routes, nodes)

@@ -133,7 +133,7 @@ class OperatorSettings(BaseModel):
         )
         for name, field in cls.model_fields.items():
             parser.add_argument(
-                f"--{name.replace('_', '-')}", dest=name, help=f"{field.description} (default: {_shown(field.default)})"
+                f"--{name.replace('_', '-')}", dest=name, help=f"{field.description} (default: {shown(field.default)})"
             )
         given = {name: value for name, value in vars(parser.parse_args(argv)).items() if value is not None}
         raw: dict[str, object] = {}
@@ -179,8 +179,13 @@ class OperatorSettings(BaseModel):
         )
 
 
-def _shown(default: object) -> str:
-    return str(default) if isinstance(default, str | int | float | bool) else "none"
+def shown(default: object) -> str:
+    """A default as a user would write it; ``none`` for no value."""
+    if isinstance(default, bool):
+        return str(default).lower()
+    if isinstance(default, tuple) and default:
+        return ",".join(map(str, default))
+    return str(default) if isinstance(default, str | int | float) else "none"
 
 
 def _parse(value: str, kind: object, name: str) -> object:

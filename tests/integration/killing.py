@@ -109,10 +109,13 @@ class KillingKube:
         namespace: str | None = None,
         *,
         uid: str | None = None,
+        resource_version: str | None = None,
         propagation: str = "Background",
     ) -> bool:
         def call() -> Awaitable[bool]:
-            return self._kube.delete(kind, name, namespace, uid=uid, propagation=propagation)
+            return self._kube.delete(
+                kind, name, namespace, uid=uid, resource_version=resource_version, propagation=propagation
+            )
 
         return await self._write(f"delete {kind.kind} {name}", call)
 

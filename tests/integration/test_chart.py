@@ -246,6 +246,33 @@ def test_monitoring_is_there_when_asked_for() -> None:
     assert {each["port"] for each in one(objects, "ServiceMonitor")["spec"]["endpoints"]} <= ports
 
 
+def test_runbooks_are_where_the_user_publishes_them() -> None:
+    values: dict[str, str | int | bool] = {
+        "monitoring__prometheusRule__enabled": True,
+        "monitoring__prometheusRule__runbookUrl": "https://docs.example.com/runbooks/",
+    }
+    [group] = one(rendered(**values), "PrometheusRule")["spec"]["groups"]
+    found = {rule["alert"]: rule["annotations"]["runbook_url"] for rule in group["rules"]}
+    assert found == {alert: f"https://docs.example.com/runbooks/{alert}.md" for alert in found}
+    assert len(found) == 10
+
+
+def test_the_dashboard_is_there_when_asked_for() -> None:
+    assert "modelswarm-dashboard" not in {each["metadata"]["name"] for each in rendered()}
+    values: dict[str, str | int | bool] = {
+        "monitoring__dashboard__enabled": True,
+        "monitoring__dashboard__namespace": "monitoring",
+        "monitoring__dashboard__labels__team": "models",
+        "monitoring__dashboard__annotations__grafana_folder": "models",
+    }
+    found = one(rendered(**values), "ConfigMap", "modelswarm-dashboard")
+    assert found["metadata"]["namespace"] == "monitoring"
+    assert {"grafana_dashboard": "1", "team": "models"}.items() <= found["metadata"]["labels"].items()
+    assert found["metadata"]["annotations"] == {"grafana_folder": "models"}
+    file = CHART / "dashboards" / "modelswarm.json"
+    assert json.loads(found["data"]["modelswarm.json"]) == json.loads(file.read_text())
+
+
 # What is refused
 
 

@@ -84,7 +84,7 @@ def test_restarted_agents_serve_again_without_fetching(swarm: Swarm) -> None:
 
 def test_suspended_no_byte_moves_and_resumed_it_goes_on_from_there(swarm: Swarm) -> None:
     model = swarm.publish()
-    swarm.hub.fail(f"{model.id}/*", Slow(bytes_per_second=200 << 10), on=Kind.CDN)
+    swarm.hub.fail(f"{model.id}/*", Slow(bytes_per_second=80 << 10), on=Kind.CDN)
     task = swarm.distribute(model)
     eventually(lambda: swarm.sent(model) > swarm.size(model) * 0.2, 60)
     content = swarm.digest(task)

@@ -37,8 +37,16 @@ def swarm(three: Swarm) -> Iterator[Swarm]:
 # The origin
 
 
-@pytest.mark.parametrize(("status", "reason"), [(404, "SourceNotFound"), (401, "AccessDenied")])
-def test_what_the_origin_refuses_is_said_and_tried_again(swarm: Swarm, status: int, reason: str) -> None:
+@pytest.mark.parametrize(
+    ("status", "reason", "change"),
+    [
+        pytest.param(404, "SourceNotFound", {}, id="404, and after a minute it is there"),
+        pytest.param(401, "AccessDenied", {"pin": True}, id="401, and somebody changes the task"),
+    ],
+)
+def test_what_the_origin_refuses_is_said_and_tried_again(
+    swarm: Swarm, status: int, reason: str, change: dict[str, bool]
+) -> None:
     model = swarm.publish()
     swarm.hub.fail(f"{model.id}/model-1.safetensors", ServerError(status))
     task = swarm.distribute(model)
@@ -52,6 +60,7 @@ def test_what_the_origin_refuses_is_said_and_tried_again(swarm: Swarm, status: i
     content = swarm.digest(task)
     assert not any(swarm.is_complete(node, content) for node in swarm.nodes)
     swarm.hub.faults.clear()
+    swarm.distribute(model, **change)
     swarm.is_right(model, swarm.succeeded(task)["resolved"]["digest"], swarm.nodes)
 
 
@@ -105,7 +114,8 @@ def test_the_hub_is_away_for_a_while(swarm: Swarm, swarms: Swarms) -> None:
 def restless(swarm: Swarm) -> Iterator[Repository]:
     """A branch that moves between two commits all the time."""
     repository = swarm.publish()
-    commits = [repository.head, repository.commit(model_files("other"))]
+    # Of bytes that no node has from another test.
+    commits = [repository.head, repository.commit(model_files(f"{repository.id} moved"))]
     stop = threading.Event()
 
     def move() -> None:

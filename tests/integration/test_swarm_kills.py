@@ -29,7 +29,8 @@ def swarm(six: Swarm) -> Iterator[Swarm]:
 def test_the_holder_dies_and_one_of_five_waiters_goes_on(swarm: Swarm, percent: int) -> None:
     model = swarm.publish(shard_bytes=16 * MIB)
     size = swarm.size(model)
-    swarm.hub.fail(f"{model.id}/*", Slow(bytes_per_second=MIB), on=Kind.CDN)
+    # So that what a node has read is with another one soon, also where all nodes share two cores.
+    swarm.hub.fail(f"{model.id}/*", Slow(bytes_per_second=MIB // 2), on=Kind.CDN)
     task = swarm.distribute(model)
     eventually(lambda: swarm.sent(model) > size * percent / 100, 60)
     holder = swarm.coordinator(model)
@@ -53,7 +54,8 @@ def test_the_holder_dies_and_one_of_five_waiters_goes_on(swarm: Swarm, percent: 
 def test_a_member_that_dies_on_the_way_goes_on_from_its_disk(swarm: Swarm) -> None:
     model = swarm.publish(shard_bytes=16 * MIB)
     size = swarm.size(model)
-    swarm.hub.fail(f"{model.id}/*", Slow(bytes_per_second=MIB), on=Kind.CDN)
+    # So that what a node has read is with another one soon, also where all nodes share two cores.
+    swarm.hub.fail(f"{model.id}/*", Slow(bytes_per_second=MIB // 2), on=Kind.CDN)
     task = swarm.distribute(model)
     eventually(lambda: swarm.sent(model) > size * 0.5, 60)
     holder = swarm.coordinator(model)

@@ -1,3 +1,4 @@
+import asyncio
 import json
 import logging
 import sys
@@ -54,6 +55,51 @@ def test_plain_extras_are_in_it_and_others_are_not() -> None:
     }
     assert "obj" not in entry
     assert "none" not in entry
+
+
+def about(record: logging.LogRecord) -> logging.LogRecord:
+    assert logs.AboutFilter().filter(record)
+    return record
+
+
+def test_lines_say_what_they_are_about_those_of_tasks_too() -> None:
+    async def inside() -> dict[str, object]:
+        return formatted(about(record()))
+
+    async def run() -> dict[str, object]:
+        with logs.about(controller="p2ptask", object="ns/a", reconcile_id="7f3a-1", model="org/m"):
+            started = asyncio.create_task(inside())
+        return await started
+
+    found = asyncio.run(run())
+    assert {key: found[key] for key in ("controller", "object", "reconcile_id", "model")} == {
+        "controller": "p2ptask",
+        "object": "ns/a",
+        "reconcile_id": "7f3a-1",
+        "model": "org/m",
+    }
+    assert "object" not in formatted(about(record()))
+
+
+def test_the_inner_one_wins_and_what_the_line_itself_says() -> None:
+    with logs.about(controller="p2ptask", object="ns/a", reconcile_id="1", model="m"):
+        with logs.about(controller="model", object="b", reconcile_id="2"):
+            inner = formatted(about(record()))
+            own = formatted(about(record(object="ns/c")))
+        outer = formatted(about(record()))
+    assert (inner["controller"], inner["object"], "model" in inner) == ("model", "b", False)
+    assert own["object"] == "ns/c"
+    assert outer["object"] == "ns/a"
+
+
+def test_text_names_the_object_once(root: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("info", "text")
+    with logs.about(controller="p2ptask", object="ns/a", reconcile_id="7f3a-1"):
+        logging.getLogger("modelswarm.x").info("cannot be asked")
+        logging.getLogger("modelswarm.x").info("p2ptask ns/a: trying again")
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.endswith("cannot be asked [p2ptask ns/a 7f3a-1]")
+    assert second.endswith("p2ptask ns/a: trying again [7f3a-1]")
 
 
 def test_a_message_of_several_lines_is_one_line() -> None:

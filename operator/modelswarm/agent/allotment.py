@@ -52,10 +52,14 @@ class Allotment:
         ``shared`` says of a segment that somebody else should read it. Towards the end nobody gets more than a share
         of what is left, or all would wait for the slowest.
         """
-        if not member.held and not self.may_read(member, now):
+        if self.may_read(member, now):
+            self._give(member, available & ~self.held, now, shared)
+        if not member.held:
+            # There is nothing for it to read, or it may not: somebody else may have the place.
             self._readers.pop(member.node, None)
-        available &= ~self.held
-        if not available or len(member.held) >= member.report.wants or not self.may_read(member, now):
+
+    def _give(self, member: Member, available: int, now: float, shared: Callable[[int], bool]) -> None:
+        if not available or len(member.held) >= member.report.wants:
             return
         share = max(1, available.bit_count() // (2 * self._helpers)) if self._helpers > 1 else member.report.wants
         room = min(member.report.wants, share) - len(member.held)

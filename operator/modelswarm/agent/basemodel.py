@@ -20,6 +20,8 @@ from modelswarm.errors import InvalidReference
 from modelswarm.placement import matches
 
 TOKEN_KEY = "token"
+SKIP_CONFIG = "ome.oracle.com/skip-config-parsing"
+"""Annotation: ``true`` keeps OME's agents from reading ``config.json``."""
 _BY_CONTROLLER = frozenset({"pvc"})
 """OME's own controller serves these; a node has nothing to say about them."""
 
@@ -55,6 +57,11 @@ class OmeModel(ApiModel):
     @property
     def kind(self) -> str:
         return self.KINDS[bool(self.metadata.namespace)]
+
+    @property
+    def is_described(self) -> bool:
+        """Whether what the model's files say of it may be told."""
+        return self.metadata.annotations.get(SKIP_CONFIG, "").lower() != "true"
 
     def belongs_on(self, node: str, labels: Mapping[str, str]) -> bool:
         """Whether the node should have it: ``nodeSelector`` and ``nodeAffinity`` both let it through."""

@@ -18,6 +18,8 @@ PAUSE = 0.5
 """Seconds, about, before a node is asked again that could not give a bundle."""
 SPREAD = 1.0
 """Seconds, at most, for which a node waits before it reads what only bad holders have: mostly one node does it."""
+PATIENCE = 60.0
+"""Seconds in which a holder must have given something that it was asked for; one that died is replaced before."""
 RETRY = 10.0
 """Seconds, about, before the origin is asked again for that."""
 
@@ -50,6 +52,8 @@ class Bundles:
         """That came from peers."""
         self.bad: set[str] = set()
         """Holders that gave wrong bytes: they are not asked again."""
+        self._failing: dict[str, float] = {}
+        """Holders that gave nothing when they were asked last, and since when."""
         self._stock = stock
         self._client = client
         self._errands = errands
@@ -80,7 +84,11 @@ class Bundles:
         return [url for url in self._holders.get(number, ()) if url != self._own_url]
 
     def _urls(self, number: int) -> list[str]:
-        return [url for url in self._others(number) if url not in self.bad]
+        now = asyncio.get_running_loop().time()
+        return [url for url in self._others(number) if url not in self.bad and not self._is_hopeless(url, now)]
+
+    def _is_hopeless(self, url: str, now: float) -> bool:
+        return now - self._failing.get(url, now) > PATIENCE
 
     async def _bring(self, segment: Segment) -> None:
         async with self._at_once:
@@ -98,7 +106,7 @@ class Bundles:
         self._arrived(segment.files)
 
     async def _do_without(self, segment: Segment) -> None:
-        """All holders are bad: read the origin, unless another holder becomes known meanwhile."""
+        """All holders give wrong bytes, or none: read the origin, unless another becomes known meanwhile."""
         await asyncio.sleep(SPREAD * self._rng.random())
         if not self._urls(segment.index) and self._stock.unplaced(segment) and not await self._read(segment):
             await asyncio.sleep(RETRY * self._rng.uniform(0.5, 1.5))
@@ -112,6 +120,7 @@ class Bundles:
             blobs = await self._client.blobs(url, [stock.keys[number] for number in wanted])
         except PeerError as error:
             log.debug("P2P %s: no small files from %s: %s", label, url, error.message)
+            self._failing.setdefault(url, asyncio.get_running_loop().time())
             return False
         came = {number: blobs[stock.keys[number]] for number in wanted if stock.keys[number] in blobs}
         digests = {stock.files[number].path: digest for number in came if (digest := stock.digest(number))}
@@ -121,6 +130,10 @@ class Bundles:
             log.warning("P2P %s: wrong bytes from %s, which is not asked again: %s", label, url, error)
             self.bad.add(url)
         right = [number for number in came if stock.is_placed(number)]
+        if right:
+            self._failing.pop(url, None)
+        else:
+            self._failing.setdefault(url, asyncio.get_running_loop().time())
         stock.note(right)
         self.bytes += sum(len(came[number]) for number in right)
         return len(right) == len(missing)

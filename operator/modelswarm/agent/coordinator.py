@@ -17,11 +17,13 @@ from modelswarm.agent.allotment import Allotment
 from modelswarm.agent.asking import Asking
 from modelswarm.agent.journal import Journal
 from modelswarm.agent.members import GONE_SECONDS, Member, Orders, Roster
-from modelswarm.agent.messages import Answer, Failure, PeerInfo, Publication, Report
-from modelswarm.agent.publications import Publications, Suspicion
+from modelswarm.agent.messages import Answer, Failure, Publication, Report
+from modelswarm.agent.news import Thing, news_for
+from modelswarm.agent.publications import Publications, Word
 from modelswarm.agent.refusals import Refusals
-from modelswarm.agent.rereading import Rereading
 from modelswarm.agent.segments import Segment
+from modelswarm.agent.trust import Trust
+from modelswarm.agent.yielding import Yielding
 from modelswarm.content.manifest import Manifest
 
 SILENT_SECONDS = 15.0
@@ -30,16 +32,11 @@ STUCK_SECONDS = 60.0
 """Time without a byte read, after which what a node was reading is taken back."""
 SETTLE_SECONDS = 5.0
 """For how long a successor only listens. Members without a coordinator look at the Lease every one to three seconds."""
-BUSY_SECONDS = 120.0
-"""How long a file is left to another content that fills it while nothing of it arrives."""
 HOLD_SECONDS = 20.0
 """For how long a report waits for an answer when there is nothing to tell."""
 REPEAT_SECONDS = 1.0
 """After which orders that a member has not followed are told once more."""
 MAX_MEMBERS = 4096
-
-_ANSWER_HASHES = 512 << 10
-_ANSWER_ENTRIES = 1024
 
 log = logging.getLogger(__name__)
 
@@ -78,12 +75,10 @@ class Coordinator:
         self._work = Allotment(self._roster, origin_nodes=origin_nodes, own=own, label=self._label)
         self._refusals = Refusals(now)
         self._publications = Publications(self._segments, [file.size for file in files])
-        self._suspicion = Suspicion()
-        self._rereading = Rereading(self._segments)
-        self._journal: Journal[tuple[str, int | str]] = Journal()
+        self._trust = Trust(self._segments, self._roster, self._publications, self._work, label=self._label)
+        self._yielding = Yielding(self.content_id, self._trust.segments_of)
+        self._journal: Journal[Thing] = Journal()
         self._shunned: set[str] = set()
-        self._busy: dict[int, float] = {}
-        self._busy_mask = 0
         self._digests: dict[int, str] = {}
         self._asking = Asking(self._roster)
         self._settled_at = now + (SETTLE_SECONDS if successor else 0.0)
@@ -146,23 +141,23 @@ class Coordinator:
         cursor = self._cursor(report)
         for publication in report.published:
             self._publish(member, publication, now)
+        self._cut(now)
         self._believe(member, report, cursor)
         for segment, failure in report.failed.items():
             if segment in member.held:
                 self._work.release(segment)
                 self._refusals.note(member, failure, now)
+                if member.denied is not None:
+                    self._trust.abandon(member)
         self._accept_work(member, report, now)
         for number, digest in report.digests.items():
             if number in self._undigested and number not in self._digests:
                 self._digests[number] = digest
                 self._journal.note(("digest", number))
         for busy in report.busy:
-            # Only in favour of the smaller id, or two contents would wait for each other.
-            if busy.content < self.content_id and busy.file not in self._busy:
-                self._busy[busy.file] = now
-                self._busy_mask |= self._rereading.segments_of(busy.file)
-        for bad in report.bad:
-            self._doubt(member, bad.file, cursor)
+            self._yielding.note(member.node, busy, now)
+        if self.failure is None:
+            self._complain(member, report, cursor, now)
 
     def answer(self, report: Report, now: float) -> Answer:
         """All that the member who reported has to do, and what is new to it. Asking twice does no harm."""
@@ -173,41 +168,28 @@ class Coordinator:
         orders = member.orders = self._orders(member, now)
         member.told = now
         self._asking.note(member, orders.asked, now)
-        published: dict[int, Publication] = {}
-        holders: dict[int, tuple[str, ...]] = {}
-        peers: list[PeerInfo] = []
-        digests: dict[int, str] = {}
-        position, more, weight = self._cursor(report), False, 0
-        for at, (kind, thing) in self._journal.after(position):
-            if weight > _ANSWER_HASHES or len(published) + len(holders) + len(peers) >= _ANSWER_ENTRIES:
-                more = True
-                break
-            position = at
-            if kind == "segment" and isinstance(thing, int):
-                publication = self._publications.get(thing)
-                if publication is not None and publication.segments[0] not in published:
-                    published[publication.segments[0]] = publication
-                    weight += len(publication.hashes)
-                if self._segments[thing].is_bundle:
-                    holders[thing] = self._roster.urls_of_holders(thing, member)
-            elif kind == "digest" and isinstance(thing, int):
-                digests[thing] = self._digests[thing]
-            elif thing != member.node and isinstance(thing, str) and (other := self._roster.get(thing)) is not None:
-                peers.append(other.info())
+        news = news_for(
+            member,
+            self._cursor(report),
+            self._journal,
+            publications=self._publications,
+            roster=self._roster,
+            digests=self._digests,
+        )
         return Answer.model_construct(
             epoch=self.epoch,
             segment_bytes=self._segment_bytes,
-            cursor=position,
-            more=more,
+            cursor=news.cursor,
+            more=news.more,
             assign=orders.assign,
-            reread=tuple(filter(self._rereading.wants, orders.assign)),
+            reread=tuple(filter(self._trust.wants, orders.assign)),
             revoke=orders.revoke,
             asked=orders.asked,
-            published=tuple(published.values()),
-            holders=holders,
-            peers=tuple(peers),
+            published=tuple(news.published),
+            holders=news.holders,
+            peers=tuple(news.peers),
             shunned=tuple(sorted(self._shunned)),
-            digests=digests,
+            digests=news.digests,
             pause=self._refusals.pause(now),
             calm=self.calm(),
             readers=self.readers,
@@ -222,15 +204,12 @@ class Coordinator:
             if member.live and silence > GONE_SECONDS:
                 self._bury(member, "is gone")
             elif member.held and silence > SILENT_SECONDS:
-                self._work.take_back(member, "is silent")
+                self._take_back(member, "is silent")
             elif member.held and now - max(member.moved, self._refusals.paused_until) > STUCK_SECONDS:
-                self._work.take_back(member, "reads nothing")
+                self._take_back(member, "reads nothing")
                 member.barred_until = now + STUCK_SECONDS
-        for file, since in list(self._busy.items()):
-            arrived = not self._roster.lacking & self._rereading.segments_of(file)
-            if arrived or now - since > BUSY_SECONDS:
-                del self._busy[file]
-                self._busy_mask &= ~self._rereading.segments_of(file)
+        self._yielding.tick(self._roster.lacking, now)
+        self._cut(now)
         self._asking.forget(self._publications.known, now)
         self._refusals.judge(self._roster)
         self._work.count_helpers()
@@ -266,16 +245,20 @@ class Coordinator:
 
     def _bury(self, member: Member, why: str) -> None:
         log.info("P2P %s: %s %s", self._label, member.node, why)
-        self._work.take_back(member, why)
+        self._take_back(member, why)
         member.live = False
         self._roster.set_have(member, 0)
         self._journal.note(("node", member.node))
         self._count_members()
 
+    def _take_back(self, member: Member, why: str) -> None:
+        self._work.take_back(member, why)
+        self._trust.abandon(member)
+
     def _believe(self, member: Member, report: Report, cursor: int) -> None:
         """What the member has; not where the bytes of a segment changed and it has not heard of it yet."""
         have = self._all if report.complete else report.segments
-        have &= ~self._publications.outdated(member.node, cursor)
+        have &= ~self._publications.outdated(member.node, cursor) & ~(member.unproven & ~self._publications.known)
         gained = have & ~member.have & self._all
         self._roster.set_have(member, have)
         self._roster.set_verified(member, report.files)
@@ -283,21 +266,24 @@ class Coordinator:
             bundle = self._segments[segment].is_bundle
             count = self._roster.count(segment)
             if bundle and self._publications.get(segment) is None:
-                self._record(Publication.model_construct(segments=(segment,), hashes=b"", publisher=member.node))
+                self._publications.put(segment, Word(b"", member.node))
+                self._journal.note(("bundle", segment))
             elif bundle and count & (count - 1) == 0:
                 # Told at 1, 2, 4, 8... holders, so that those who still miss it spread over them.
-                self._journal.note(("segment", segment))
-            if not self._rereading.wants(segment):
+                self._journal.note(("bundle", segment))
+            if not self._trust.wants(segment):
                 self._work.release(segment)
 
     # Work
 
     def _available(self) -> int:
-        return (self._roster.lacking | self._rereading.mask) & ~self._busy_mask
+        return (self._roster.lacking | self._trust.mask) & ~self._yielding.mask
 
     def _assign(self, member: Member, now: float) -> None:
         if now >= self._settled_at and self.failure is None and not self._refusals.pause(now):
-            self._work.assign(member, self._available(), now, lambda segment: self._is_for_others(member, segment, now))
+            self._work.assign(
+                member, self._available(), now, lambda segment: self._trust.is_for_others(member, segment, now)
+            )
 
     def _orders(self, member: Member, now: float) -> Orders:
         self._assign(member, now)
@@ -307,16 +293,6 @@ class Coordinator:
             asked=self._asking.choose(member, ~self._publications.known),
             failure=self.failure,
             open=self.is_open,
-        )
-
-    def _is_for_others(self, member: Member, segment: int, now: float) -> bool:
-        """Whether the member has read the segment before, which shall be read again, and somebody else can."""
-        if not self._rereading.wants(segment):
-            return False
-        known = self._publications.publisher(segment)
-        readers = self._suspicion.voters(segment) | ({known} if known is not None else set())
-        return member.node in readers and any(
-            other.node not in readers and self._work.may_read(other, now) for other in self._roster
         )
 
     def _accept_work(self, member: Member, report: Report, now: float) -> None:
@@ -335,61 +311,67 @@ class Coordinator:
         if not self._publications.is_sound(publication):
             log.warning("P2P %s: %s published something that cannot be", self._label, member.node)
             return
-        news, replaced = [], []
-        for segment, hashes in self._publications.split(publication):
-            ordered = segment in member.held and publication.publisher == member.node
+        fresh = []
+        for segment, word in self._publications.split(publication):
+            ordered = segment in member.held and word.publisher == member.node
+            replaced = False
+            self._asking.hear(member, segment, now)
+            self._trust.note_told(segment, word, member.node)
             if self._publications.get(segment) is None:
-                news.append(segment)
-            elif ordered and self._weigh(segment, member.node, hashes):
-                replaced.append(segment)
+                self._publications.put(segment, word)
+                fresh.append(segment)
+            elif publication.window and self._publications.is_loose(segment, word):
+                fresh.append(segment)
+            elif ordered and self._trust.weigh(segment, member.node, word.hashes):
+                replaced = True
+                self._replace(segment, word, member)
             if ordered:
-                self._rereading.done(segment, self._segments[segment].files, changed=segment in replaced)
+                self._trust.note_read(segment, now, changed=replaced)
                 self._work.release(segment)
                 member.failures, member.moved = 0, now
-        self._record(publication, [*news, *replaced])
-        for segment in replaced:
-            # From here on nobody has it but this node, until they say so knowing of it.
-            self._publications.note_replaced(segment, self._journal.head)
-            for holder in list(self._roster.holders(segment)):
-                if holder is not member:
-                    self._roster.set_have(holder, holder.have & ~(1 << segment))
+        if publication.window and fresh:
+            # A predecessor has made it, and its members are in it.
+            self._note_window(self._publications.make_window(fresh))
+        for segment in fresh if not publication.window else ():
+            if self._segments[segment].is_bundle:
+                self._journal.note(("bundle", segment))
+            else:
+                self._publications.gather(segment, now)
         self._shun()
 
-    def _record(self, publication: Publication, only: Sequence[int] | None = None) -> None:
-        recorded = self._publications.put(publication, publication.segments if only is None else only)
-        for segment in recorded.segments if recorded is not None else ():
-            self._journal.note(("segment", segment))
+    def _replace(self, segment: int, word: Word, member: Member) -> None:
+        """From here on nobody has the segment but this member, until they say so knowing of it."""
+        self._publications.put(segment, word)
+        if self._segments[segment].is_bundle:
+            self._journal.note(("bundle", segment))
+        else:
+            self._note_window(self._publications.make_window([segment]))
+        self._publications.note_replaced(segment, self._journal.head)
+        for holder in list(self._roster.holders(segment)):
+            if holder is not member:
+                self._roster.set_have(holder, holder.have & ~(1 << segment))
 
-    def _weigh(self, segment: int, node: str, hashes: bytes) -> bool:
-        """A segment was read a second time, as ordered. Says whether the new hashes hold from now on."""
-        known = self._publications.get(segment)
-        before = self._publications.hashes(segment)
-        if known is None or (before == hashes and not self._rereading.wants(segment)):
-            return False
-        if known.publisher not in self._suspicion.voters(segment):
-            self._suspicion.vote(segment, known.publisher, before)
-        self._suspicion.vote(segment, node, hashes)
-        return before != hashes and self._suspicion.prevailing(segment) == hashes
+    def _cut(self, now: float) -> None:
+        for number in self._publications.cut(now):
+            self._note_window(number)
 
-    def _doubt(self, member: Member, file: int, cursor: int) -> None:
-        """The member has all of a file, and its digest is wrong. If nobody else's was right, it is read again."""
-        segments = self._rereading.segments_of(file)
-        if not segments or segments & ~self._publications.known or self._roster.is_verified(file, member):
-            return
-        if self.failure is not None:
-            return
-        if segments & self._publications.outdated(member.node, cursor) or not self._rereading.begin(file):
-            return
-        log.error("P2P %s: the bytes of file %d do not have its digest", self._label, file)
-        if self._rereading.is_hopeless(file):
-            self._refusals.final = Failure(
-                reason="DigestMismatch",
-                message="the origin delivers bytes that do not have the digest",
-                retryable=False,
-            )
+    def _note_window(self, number: int) -> None:
+        self._journal.note(("window", number))
+
+    # Trust
+
+    def _complain(self, member: Member, report: Report, cursor: int, now: float) -> None:
+        for bad in report.bad:
+            if self._trust.doubt(member, bad.file, cursor, now):
+                self._refusals.final = Failure(
+                    reason="DigestMismatch",
+                    message="the origin delivers bytes that do not have the digest",
+                    retryable=False,
+                )
+        self._trust.miss(member, report.starved, cursor, now)
 
     def _shun(self) -> None:
-        liars = self._suspicion.liars()
+        liars = self._trust.liars()
         for node in liars ^ self._shunned:
             member = self._roster.get(node)
             if node in liars:

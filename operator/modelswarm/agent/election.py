@@ -8,6 +8,7 @@ finds the Lease free goes back to acquiring it: nobody goes to the origin withou
 The Lease, for a node that lacks the content          What it does
 ====================================================  ==========================================================
 absent, or without holder                             ``Acquire``
+deleted, and the coordinator still answers            ``Wait``: its holder makes it again with the next renewal
 held by this node (it was restarted)                  ``Acquire`` at once, as a new term
 held by another, and changing                         ``Join`` its coordinator, look again later
 held by another, unchanged for ``duration``           ``Acquire``: of all who try, the API server lets one
@@ -31,6 +32,10 @@ LOOK = 2.0
 LOOK_JOINED = 30.0
 """and one that has, so often."""
 REOPEN = 10.0
+TELL = 1 / 3
+"""Part of the time between renewals after which one comes early because others read the origin than the Lease says,"""
+TELL_FIRST = 2.0
+"""and seconds, where it names nobody yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +57,8 @@ class Record:
     commit: str = ""
     manifest: str = ""
     """Digest of the manifest that the holder pinned (``sha256:...``)."""
+    models: tuple[str, ...] = ()
+    """UIDs of the BaseModels for which it was pinned."""
     epoch: int = 0
     """Names the holder's term."""
 
@@ -72,6 +79,7 @@ class View:
     ``seeders``: live nodes that have all of the content, as far as known; ``unseeded_since``: since when none is known
     although they were looked for. ``wanted``: the model still belongs on this node. ``finished``: our coordinator says
     that everybody has everything. ``failed``: the content cannot be had. ``joined``: the coordinator answers us.
+    ``news``: the Lease does not show any more who reads the origin.
     """
 
     me: str
@@ -86,6 +94,7 @@ class View:
     finished: bool = False
     failed: bool = False
     joined: bool = False
+    news: bool = False
     jitter: float = 0.0
     """From 0 to 1, drawn anew for every decision."""
     reopen_after: float = REOPEN
@@ -101,7 +110,7 @@ class Acquire:
 
 @dataclass(frozen=True, slots=True)
 class Renew:
-    """Write the renewal. Until it is confirmed the old one counts."""
+    """Write the renewal, or, where it was deleted, the Lease. Until it is confirmed the old one counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +182,14 @@ def still_holds(term: Term, duration: float, now: float) -> bool:
     return now < term.renewed_at + duration * GIVE_UP
 
 
+def renewal_due(record: Record | None, news: bool, renew_every: float) -> float:
+    """Seconds from one renewal to the next: sooner with ``news``, but never so often that it matters."""
+    if not news or record is None:
+        return renew_every
+    early = renew_every * TELL
+    return early if record.readers else min(TELL_FIRST, early)
+
+
 def _as_holder(view: View, term: Term) -> Decision:
     record = view.record
     duration = record.duration if record is not None else DURATION
@@ -180,14 +197,15 @@ def _as_holder(view: View, term: Term) -> Decision:
         return StandDown(f"the Lease is held by {record.holder or 'nobody'}")
     if not still_holds(term, duration, view.now):
         return StandDown("the Lease could not be renewed in time")
-    if record is None and not (view.finished or view.failed or not view.wanted):
-        return Acquire("the Lease was deleted")
     if view.finished and view.have:
         return Complete()
     if view.failed or not view.wanted:
         return Release("the content cannot be had" if view.failed else "the model is not wanted here any more")
+    if record is None:
+        return Renew()  # somebody deleted it; the term goes on, so that nobody reads anything again
     since = view.now - term.renewed_at
-    return Renew() if since >= view.renew_every else Hold(min(view.renew_every - since, LOOK_JOINED))
+    due = renewal_due(record, view.news, view.renew_every)
+    return Renew() if since >= due else Hold(min(due - since, LOOK_JOINED))
 
 
 def _with_content(view: View) -> Decision:
@@ -203,7 +221,8 @@ def _without_content(view: View) -> Decision:
     if view.seeders:
         return Fetch(_spread(LOOK_JOINED, view))
     if record is None:
-        return Acquire("there is no Lease")
+        left = view.changed_at + 2 * view.renew_every - view.now
+        return Wait(min(_spread(LOOK, view), left)) if view.joined and left > 0 else Acquire("there is no Lease")
     if record.complete:
         if view.unseeded_since is not None and view.now - view.unseeded_since >= view.reopen_after * (1 + view.jitter):
             return Acquire("it is complete, but nobody has it")

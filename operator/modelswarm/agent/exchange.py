@@ -1,15 +1,18 @@
 """The windows of one content: what is shared with the others while the content is on its way.
 
-Every publication (segments that one node has read from the origin) is a window. When all of a file has been published,
-one window for the whole file takes the place of its many, so a node has torrents for files in flight and one for each
-file that is through, however large the content is. Whoever comes later joins the whole files at once.
+The coordinator makes windows of what was published, and everybody joins them as they are. When all of a file has been
+published, one window for the whole file takes the place of its many, so a node has torrents for files in flight and
+one for each file that is through, however large the content is. Whoever comes later joins the whole files at once.
+
+Should other bytes hold for a segment than those that were told first, it leaves its window, on every node alike, and
+is a window of its own from then on.
 """
 
 import asyncio
 import logging
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from modelswarm.agent.holdings import Holdings
@@ -79,9 +82,11 @@ class Exchange:
         self._place = place
         self._peers: dict[str, Peer] = {}
         self._known: dict[int, tuple[bytes, str]] = {}
-        self._waiting: deque[tuple[int, ...]] = deque()
+        self._window_of: dict[int, tuple[int, ...]] = {}
+        self._waiting: dict[tuple[int, ...], None] = {}
         self._shared: dict[str, _Shared] = {}
         self._withheld: set[int] = set()
+        self._way: dict[int, bool] = {}
         self._dropping: dict[str, asyncio.TimerHandle] = {}
 
     @property
@@ -99,10 +104,41 @@ class Exchange:
         named = (self._known.get(segment.index) for segment in self._holdings.segments_of(file))
         return tuple(dict.fromkeys(known[1] for known in named if known is not None))
 
-    def told(self, segment: int) -> Publication | None:
-        """What was published of a segment, as far as this node knows."""
+    def publisher_of(self, segment: int) -> str | None:
+        """Who told a segment that is not here; None if it is, or nobody has."""
         known = self._known.get(segment)
-        return Publication(segments=(segment,), hashes=known[0], publisher=known[1]) if known is not None else None
+        return known[1] if known is not None and not self._holdings.has(segment) else None
+
+    def lacking(self, identity: str, pieces: Collection[int] = ()) -> list[tuple[int, str]]:
+        """Of a window that is on its way: the segments that are not here, and who told them.
+
+        ``pieces``: those of the file that are missing, where it is known: a window's segments arrive together.
+        """
+        shared = self._shared.get(identity)
+        if shared is None or not self._is_wanted(shared):
+            return []
+        found: list[tuple[int, str]] = []
+        for number in shared.segments:
+            segment, publisher = self._holdings.segments[number], self.publisher_of(number)
+            theirs = shared.window.pieces_in(segment.offset, segment.length)
+            if publisher is not None and (not pieces or any(piece in theirs for piece in pieces)):
+                found.append((number, publisher))
+        return found
+
+    def told(self, segment: int) -> Publication | None:
+        """What was published of a segment, as far as this node knows, with all of the window that it is in."""
+        if segment not in self._known:
+            return None
+        window = self._window_of.get(segment)
+        words = [self._known[each] for each in window or (segment,)]
+        publishers = tuple(publisher for _, publisher in words)
+        return Publication(
+            segments=window or (segment,),
+            hashes=b"".join(hashes for hashes, _ in words),
+            publisher=publishers[0],
+            publishers=publishers if len(set(publishers)) > 1 else (),
+            window=window is not None,
+        )
 
     async def learn(self, publications: Iterable[Publication]) -> list[Replaced]:
         """Take in what was published, and join it; returns what it replaces.
@@ -112,20 +148,21 @@ class Exchange:
         replaced: list[Replaced] = []
         for publication in publications:
             parts = self._split(publication)
-            fresh = [(segment, hashes) for segment, hashes in parts if self._is_news(segment, hashes)]
-            for segment, hashes in fresh:
-                if (known := self._known.get(segment.index)) is not None:
-                    self._forget(segment)
-                    replaced.append(Replaced(segment, known[1]))
-                self._withheld.discard(segment.index)
-                self._known[segment.index] = (hashes, publication.publisher)
-            if fresh:
-                self._waiting.append(tuple(segment.index for segment, _ in fresh))
+            for segment, hashes, publisher in parts:
+                if self._is_news(segment, hashes):
+                    if (known := self._known.get(segment.index)) is not None:
+                        self._forget(segment)
+                        self._leave_window(segment)
+                        replaced.append(Replaced(segment, known[1]))
+                    self._withheld.discard(segment.index)
+                    self._known[segment.index] = (hashes, publisher)
+            if parts and all(self.hashes(segment.index) == hashes for segment, hashes, _ in parts):
+                self._enter_window(tuple(segment.index for segment, _, _ in parts))
         await self._advance()
         return replaced
 
     async def offer(self, segment: Segment, hashes: bytes) -> Publication | None:
-        """This node has read a segment from the origin: serve it at once; returns what to publish.
+        """This node has read a segment from the origin: returns what to publish. It is served when a window is told.
 
         None: somebody else's publication of it holds, with other hashes. Only one can, so ours are given up, and
         theirs are fetched. It is not so for a segment that was withheld to be read again: that is a second word.
@@ -134,13 +171,18 @@ class Exchange:
         if known not in (None, hashes) and not again and not self._holdings.is_verified(segment.file):
             return None
         self._withheld.discard(segment.index)
-        publication = Publication(segments=(segment.index,), hashes=hashes, publisher=self._node)
         if known != hashes:
+            if known is not None:
+                self._forget(segment)
+                self._leave_window(segment)
+                self._holdings.arrived(segment.index)
             self._known[segment.index] = (hashes, self._node)
-        # By itself in any case: others may join it before they know that the file is all published.
-        await self._join((segment.index,), whole=False)
+        for shared in [each for each in self._shared.values() if each.wanted and segment.index in each.segments]:
+            # The swarm fetches what is here now: it was published, and nobody had it any more.
+            self._drop(shared.window.id)
+            self._queue(shared)
         await self._advance()
-        return publication
+        return Publication(segments=(segment.index,), hashes=hashes, publisher=self._node)
 
     def meet(self, peers: Iterable[Peer], gone: Iterable[str] = ()) -> None:
         """Peers that want the content or have it. Windows that wait for bytes get to know the new ones."""
@@ -179,17 +221,13 @@ class Exchange:
         """A segment is about to be read again in place: until ``offer`` or ``refetch``, it is not shared."""
         self._withheld.add(segment.index)
         self._forget(segment)
-        self._waiting = deque(
-            rest for each in self._waiting if (rest := tuple(index for index in each if index != segment.index))
-        )
 
     async def refetch(self, segments: Iterable[Segment]) -> None:
         """These segments are damaged here, or not read after all: get them from whoever has them right."""
         for segment in segments:
+            self._way[segment.file] = True
             self._withheld.discard(segment.index)
             self._forget(segment)
-            if segment.index in self._known:
-                self._waiting.append((segment.index,))
         await self._advance()
 
     def settle(self, file: int) -> bool:
@@ -201,7 +239,7 @@ class Exchange:
         for shared in late:
             self._swarm.abandon(shared.window.id)
             self._drop(shared.window.id)
-            self._waiting.append(shared.segments)
+            self._queue(shared)
         return bool(late)
 
     async def serve(self) -> None:
@@ -219,36 +257,54 @@ class Exchange:
 
     # Inside
 
-    def _split(self, publication: Publication) -> list[tuple[Segment, bytes]]:
-        """The ranges of a publication with their hashes; none if it makes no sense (a peer has told it)."""
-        segments = self._holdings.segments
-        if any(index >= len(segments) or segments[index].is_bundle for index in publication.segments):
+    def _split(self, publication: Publication) -> list[tuple[Segment, bytes, str]]:
+        """The ranges of a publication, each with its hashes and who told them; none if it makes no sense."""
+        segments, numbers = self._holdings.segments, publication.segments
+        if any(index >= len(segments) or segments[index].is_bundle for index in numbers):
             return []
-        found: list[tuple[Segment, bytes]] = []
+        if any(later <= earlier for earlier, later in pairwise(numbers)):
+            return []
+        if publication.publishers and len(publication.publishers) != len(numbers):
+            return []
+        found: list[tuple[Segment, bytes, str]] = []
         start = 0
-        for segment in sorted((segments[index] for index in publication.segments), key=lambda each: each.offset):
+        for position, segment in enumerate(segments[index] for index in numbers):
             end = start + HASH_BYTES * hash_count(segment, self._holdings.files[segment.file].size)
-            found.append((segment, publication.hashes[start:end]))
+            found.append((segment, publication.hashes[start:end], publication.publisher_of(position)))
             start = end
-        one_file = len({segment.file for segment, _ in found}) == 1
+        one_file = len({segment.file for segment, _, _ in found}) == 1
         return found if one_file and start == len(publication.hashes) else []
+
+    def _enter_window(self, segments: tuple[int, ...]) -> None:
+        if all(self._window_of.get(segment) == segments for segment in segments):
+            return
+        self._window_of.update(dict.fromkeys(segments, segments))
+        self._waiting[segments] = None
+
+    def _leave_window(self, segment: Segment) -> None:
+        window = self._window_of.pop(segment.index, ())
+        rest = tuple(each for each in window if each != segment.index)
+        self._waiting.pop(window, None)
+        if rest:
+            self._window_of.update(dict.fromkeys(rest, rest))
+            self._waiting[rest] = None
+
+    def _queue(self, shared: _Shared) -> None:
+        """It was left: the windows that its segments are in by now are to be joined."""
+        told = [self._window_of[each] for each in shared.segments if each in self._window_of]
+        self._waiting.update(dict.fromkeys(told or [shared.segments]))
 
     async def _advance(self) -> None:
         """Share what may be shared now."""
-        for file in dict.fromkeys(self._holdings.segments[each[0]].file for each in self._waiting):
-            await self._join_whole(file)
-        later: list[tuple[int, ...]] = []
-        while self._waiting:
-            segments = self._waiting.popleft()
-            if all(map(self._holdings.has, segments)) or self.wanted < MOST_WANTED:
-                await self._join(segments, whole=False)
-            else:
-                later.append(segments)
-        self._waiting.extend(later)
-        for file in {shared.file for shared in self._shared.values() if not shared.whole}:
-            await self._join_whole(file)
+        waiting = (self._holdings.segments[segments[0]].file for segments in self._waiting)
+        parts = (shared.file for shared in self._shared.values() if not shared.whole)
+        for file in dict.fromkeys((*waiting, *parts)):
+            path = await self._place(file)
+            # Nothing is awaited from here on, so what holds now still does when the swarm is told.
+            self._join_whole(file, path)
+            self._join_parts(file, path)
 
-    async def _join_whole(self, file: int) -> None:
+    def _join_whole(self, file: int, path: Path) -> None:
         """One window for all of a file, as soon as all of it was published and nothing of it is on its way here."""
         segments = tuple(segment.index for segment in self._holdings.segments_of(file))
         parts = [shared for shared in self._shared.values() if shared.file == file]
@@ -256,19 +312,38 @@ class Exchange:
             return
         if not all(segment in self._known and segment not in self._withheld for segment in segments):
             return
-        if self.wanted >= MOST_WANTED and not all(map(self._holdings.has, segments)):
-            return
-        self._waiting = deque(each for each in self._waiting if self._holdings.segments[each[0]].file != file)
-        await self._join(segments, whole=True)
-        loop = asyncio.get_running_loop()
-        for shared in parts:
-            if not shared.whole and shared.segments != segments:
-                identity = shared.window.id
-                self._dropping[identity] = loop.call_later(LINGER_SECONDS, self._drop, identity)
+        here = all(map(self._holdings.has, segments))
+        if here or (self.wanted < MOST_WANTED and self._takes_whole(file)):
+            self._join(segments, path, whole=True)
 
-    async def _join(self, segments: tuple[int, ...], *, whole: bool) -> None:
+    def _takes_whole(self, file: int) -> bool:
+        """Whether to fetch by the window of the whole file rather than by its parts.
+
+        Those who are through with a file are in both for a while, then only in that of the whole file; those who are
+        not are in the parts. So who has something of it meets most others in the parts, and who comes late does not.
+        """
+        late = not any(self._holdings.has(segment.index) for segment in self._holdings.segments_of(file))
+        return self._way.get(file, late and not any(shared.file == file for shared in self._shared.values()))
+
+    def _join_parts(self, file: int, path: Path) -> None:
+        has_whole = any(shared.whole for shared in self._shared.values() if shared.file == file)
+        for segments in [each for each in self._waiting if self._holdings.segments[each[0]].file == file]:
+            here = all(map(self._holdings.has, segments))
+            if has_whole and not here:
+                # It brings them.
+                self._waiting.pop(segments)
+            elif self._withheld.isdisjoint(segments) and (here or self.wanted < MOST_WANTED):
+                self._waiting.pop(segments)
+                self._join(segments, path, whole=False)
+        if has_whole:
+            # Others may be in them for a while.
+            loop = asyncio.get_running_loop()
+            for identity, shared in self._shared.items():
+                if shared.file == file and not shared.whole and identity not in self._dropping:
+                    self._dropping[identity] = loop.call_later(LINGER_SECONDS, self._drop, identity)
+
+    def _join(self, segments: tuple[int, ...], path: Path, *, whole: bool) -> None:
         window, file = self._window(segments), self._holdings.segments[segments[0]].file
-        path = await self._place(file)
         known = self._shared.get(window.id)
         if known is not None:
             known.whole = known.whole or whole
@@ -288,18 +363,19 @@ class Exchange:
         self._swarm.share(window, path, content=self._content, have=pieces, peers=peers, holders=holders)
 
     async def _unstick(self, shared: _Shared) -> None:
-        """Others may have gone over to the window of the whole file, or our connections may be dead: begin again."""
+        """Others may be in the window of the whole file and we in its parts, or they there and we here: change over."""
         file = shared.file
+        self._way[file] = not shared.whole
         stuck = [each for each in self._shared.values() if each.file == file and self._is_wanted(each)]
         for each in stuck:
             self._drop(each.window.id)
-            self._waiting.append(each.segments)
+            self._queue(each)
         await self._advance()
 
     async def _again(self, shared: _Shared) -> None:
         self._drop(shared.window.id)
         if self._is_wanted(shared):
-            self._waiting.append(shared.segments)
+            self._queue(shared)
         await self._advance()
 
     def _is_news(self, segment: Segment, hashes: bytes) -> bool:
@@ -318,14 +394,12 @@ class Exchange:
         return Window(self._keys[file], size, piece_length_of(size), parts)
 
     def _forget(self, segment: Segment) -> None:
-        """Another publication holds now: the bytes are not to be believed, nor are windows with them."""
+        """Its bytes are not to be believed, nor are torrents with it; the windows are joined again when they can be."""
         self._holdings.lost(segment.index)
         for shared in [each for each in self._shared.values() if segment.index in each.segments]:
             self._swarm.abandon(shared.window.id)
             self._drop(shared.window.id)
-            # One by one, as they were published. What is here is served again with the window of the whole file.
-            others = (each for each in shared.segments if each != segment.index and not self._holdings.has(each))
-            self._waiting.extend((each,) for each in others if each not in self._withheld)
+            self._queue(shared)
 
     def _drop(self, identity: str) -> None:
         timer = self._dropping.pop(identity, None)

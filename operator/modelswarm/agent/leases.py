@@ -1,7 +1,8 @@
 """The Lease of a model at the API server: read it, write it, and hold it.
 
-API writes per model do not grow with its size: one to acquire, one every 30 s while it is under way (which also lists
-the nodes that read the origin), one to complete or to release. A conflict costs one more. Everybody else reads.
+API writes per model do not grow with its size: one to acquire, one every 30 s while it is under way (every 10 s at
+most, while the nodes change that read the origin, which it lists), one to complete or to release. A conflict costs one
+more. Everybody else reads.
 """
 
 import asyncio
@@ -28,28 +29,14 @@ from modelswarm.agent.election import (
     View,
     Wait,
     decide,
+    renewal_due,
     still_holds,
 )
+from modelswarm.agent.leaserecord import MOST_MODELS, lease_name, read, render
 from modelswarm.api.meta import JsonObject
 from modelswarm.errors import Conflict, KubeError, NotFound
 from modelswarm.kube.kinds import LEASE
-from modelswarm.kube.objects import metadata
 from modelswarm.kube.port import KubePort
-
-NAME_PREFIX = "ome-model-"
-TYPE_LABEL, TYPE = "ome.io/type", "model-download"
-STATUS_LABEL, COMPLETE = "ome.io/status", "complete"
-HASH_LABEL = "ome.io/model-hash"
-"""The first 63 digits of the model's hash: a label's value may not be longer."""
-
-_ANNOTATION = "modelswarm.io/"
-COORDINATOR = _ANNOTATION + "coordinator"
-SEGMENT_BYTES = _ANNOTATION + "segment-bytes"
-READERS = _ANNOTATION + "origin-readers"
-REPO = _ANNOTATION + "repo"
-COMMIT = _ANNOTATION + "commit"
-MANIFEST = _ANNOTATION + "manifest"
-EPOCH = _ANNOTATION + "epoch"
 
 TIMEOUT = 10.0
 """Of one request. A release gets its own, whatever happened before."""
@@ -57,10 +44,6 @@ RETRY = 1.0
 _SHOWN_READERS = 100
 
 log = logging.getLogger(__name__)
-
-
-def lease_name(model_hash: str) -> str:
-    return NAME_PREFIX + model_hash[:16]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +75,8 @@ class ModelLease:
 
     ``step`` looks, decides and writes; its result says what the caller has to do, and ``term`` whether we hold the
     Lease. ``plan`` is what an acquisition writes; where the Lease has values of a predecessor (commit, manifest,
-    segment size), those stay, so that a successor has the same plan. ``readers`` is asked at every renewal.
+    segment size), those stay, so that a successor has the same plan. ``readers`` and ``models`` (UIDs of the BaseModels
+    whose branch it pins) are asked at every renewal.
     """
 
     def __init__(
@@ -104,6 +88,7 @@ class ModelLease:
         me: str,
         plan: Plan,
         readers: Callable[[], Sequence[str]] = tuple,
+        models: Callable[[], Sequence[str]] = tuple,
         duration: float = DURATION,
         renew_every: float = RENEW,
         clock: Callable[[], float] | None = None,
@@ -117,18 +102,21 @@ class ModelLease:
         self.term: Term | None = None
         self.record: Record | None = None
         self.predecessor: Record | None = None
-        """The Lease as it was when we took it: who read the origin, and under which plan."""
+        """The Lease as it was when we took it, or before somebody deleted it: there was a coordinator before us."""
         self._kube = kube
         self._namespace = namespace
         self._hash = model_hash
         self._me = me
         self._readers = readers
+        self._models = models
         self._duration = duration
         self._renew_every = renew_every
         self._clock = clock or (lambda: asyncio.get_running_loop().time())
         self._now = now or (lambda: datetime.now(UTC))
         self._rng = rng or random.Random()
         self._object: JsonObject | None = None
+        self._seen: Record | None = None
+        """The latest that there was."""
         self._changed_at = 0.0
 
     @property
@@ -142,12 +130,12 @@ class ModelLease:
         After ``Acquire`` see ``term``: None means that somebody was faster, or that the answer got lost; step again
         after a moment. After ``StandDown``, ``Complete`` and ``Release`` we do not hold the Lease any more.
         """
-        if self.term is None or self._clock() >= self.term.renewed_at + self._renew_every:
+        if self._is_due():
             await self._look()
         decision = decide(self._view(situation))
         match decision:
-            case Acquire():
-                await self._acquire(decision.why)
+            case Acquire(why):
+                await self._acquire(why)
             case Renew():
                 await self._renew()
             case Complete():
@@ -165,7 +153,7 @@ class ModelLease:
         match decision:
             case Hold(after) | Wait(after) | Fetch(after) | Join(after=after):
                 return after
-            case Renew() if self.term is not None and self._clock() - self.term.renewed_at < self._renew_every:
+            case Renew() if self.term is not None and not self._is_due():
                 return 0.0
             case Acquire() if self.term is not None:
                 return 0.0
@@ -183,6 +171,14 @@ class ModelLease:
             return False
         return self._clock() < self._changed_at + record.duration
 
+    async def take(self, why: str, *, anew: bool = False) -> bool:
+        """Become the holder, if since the last look nobody else has written; whether we are. Not while ``is_fresh``.
+
+        ``anew``: what was pinned before does not count.
+        """
+        await self._acquire(why, anew=anew)
+        return self.term is not None
+
     async def pin(self, plan: Plan) -> None:
         """Write what was found out as the holder (commit, manifest, segment size), with a renewal."""
         self.plan = plan
@@ -193,6 +189,21 @@ class ModelLease:
         """Let the next one begin at once, if we hold the Lease. Does not fail; takes up to ``TIMEOUT`` seconds."""
         if self.term is not None:
             await self._end(complete=False)
+
+    def _is_due(self) -> bool:
+        """Whether it is time to look at the Lease again; a holder looks when it is about to renew it."""
+        if self.term is None:
+            return True
+        due = renewal_due(self.record, self._has_news(), self._renew_every)
+        return self._clock() >= self.term.renewed_at + due
+
+    def _has_news(self) -> bool:
+        """Whether others read the origin than the Lease says. That none does any more can wait."""
+        readers = self._shown_readers()
+        return bool(readers) and self.record is not None and readers != self.record.readers
+
+    def _shown_readers(self) -> tuple[str, ...]:
+        return tuple(sorted(self._readers()))[:_SHOWN_READERS]
 
     def _view(self, situation: Situation) -> View:
         return View(
@@ -208,6 +219,7 @@ class ModelLease:
             finished=situation.finished,
             failed=situation.failed,
             joined=situation.joined,
+            news=self.term is not None and self._has_news(),
             jitter=self._rng.random(),
             renew_every=self._renew_every,
         )
@@ -230,64 +242,85 @@ class ModelLease:
         if record != self.record or not self._changed_at:
             self._changed_at = self._clock()
         self._object, self.record = found, record
+        self._seen = record or self._seen
 
-    async def _acquire(self, why: str) -> None:
-        known = self.record
+    async def _acquire(self, why: str, *, anew: bool = False) -> None:
+        known, seen = self.record, self.record or self._seen
         moment = self._now()
+        planned = self._planned(known if known is not None else self._forgotten(), anew=anew)
         record = replace(
-            self._planned(known or Record()),
+            planned,
             holder=self._me,
             duration=self._duration,
             acquired=_micro_time(moment),
             renewed=_micro_time(moment),
             transitions=known.transitions + 1 if known is not None else 0,
             complete=False,
-            epoch=max(int(moment.timestamp() * 1_000_000), known.epoch + 1 if known is not None else 1),
+            readers=(),
+            epoch=max(int(moment.timestamp() * 1_000_000), seen.epoch + 1 if seen is not None else 1),
         )
         sent = self._clock()
         self.term = None
         written = await self._write(record)
         if written:
             self.term = Term(record.epoch, sent)
-            self.predecessor = known
+            self.predecessor = seen
             log.info("P2P lease %s: %s coordinates, %s", self.name, self._me, why)
 
     async def _renew(self, *, overwrite: bool = False) -> None:
-        if self.term is None or self.record is None:
+        known = self.record or self._seen
+        if self.term is None or known is None:
             return
+        if self.record is None:
+            log.warning("P2P lease %s: somebody has deleted it; %s makes it again", self.name, self._me)
         sent, term = self._clock(), self.term
-        record = replace(self._planned(Record() if overwrite else self.record), renewed=_micro_time(self._now()))
         record = replace(
-            record,
+            self._planned(known, anew=overwrite),
             holder=self._me,
             duration=self._duration,
-            acquired=self.record.acquired,
-            transitions=self.record.transitions,
+            acquired=known.acquired,
+            renewed=_micro_time(self._now()),
+            transitions=known.transitions,
+            complete=False,
             epoch=term.epoch,
-            readers=tuple(self._readers())[:_SHOWN_READERS],
+            readers=self._shown_readers(),
         )
         if await self._write(record):
             self.term = Term(term.epoch, sent)
 
-    def _planned(self, known: Record) -> Record:
-        """What a predecessor has pinned stays."""
+    def _planned(self, known: Record, *, anew: bool = False) -> Record:
+        """What a predecessor has pinned stays, unless it is pinned ``anew``."""
+        kept = Record() if anew else known
         return replace(
             known,
             coordinator=self.plan.coordinator,
-            segment_bytes=known.segment_bytes or self.plan.segment_bytes,
-            repo=known.repo or self.plan.repo,
-            commit=known.commit or self.plan.commit,
-            manifest=known.manifest or self.plan.manifest,
+            segment_bytes=kept.segment_bytes or self.plan.segment_bytes,
+            repo=kept.repo or self.plan.repo,
+            commit=kept.commit or self.plan.commit,
+            manifest=kept.manifest or self.plan.manifest,
+            models=self._shown_models() or known.models,
         )
+
+    def _forgotten(self) -> Record:
+        """What a Lease that was deleted has left behind: with other segments, what is in flight would be lost."""
+        return Record(segment_bytes=self._seen.segment_bytes) if self._seen is not None else Record()
+
+    def _shown_models(self) -> tuple[str, ...]:
+        return tuple(sorted(self._models()))[:MOST_MODELS]
 
     async def _end(self, *, complete: bool) -> None:
         """Stop holding. If the write fails, the Lease runs out, or we find it ours and take it again."""
         self.term = None
         if self.record is None:
             return
-        record = replace(self.record, holder="" if not complete else self._me, complete=complete, readers=())
         record = replace(
-            record, renewed=_micro_time(self._now()), coordinator="" if not complete else record.coordinator
+            self.record,
+            holder=self._me if complete else "",
+            coordinator=self.record.coordinator if complete else "",
+            renewed=_micro_time(self._now()),
+            complete=complete,
+            readers=(),
+            models=self._shown_models() or self.record.models,
         )
         await self._write(record)
 
@@ -304,72 +337,6 @@ class ModelLease:
             return False
         self._observe(found)
         return True
-
-
-def render(record: Record, *, name: str, namespace: str, model_hash: str, onto: JsonObject | None) -> JsonObject:
-    """The Lease as an object; what others put on it stays."""
-    meta = dict(metadata(onto)) if onto is not None else {"name": name, "namespace": namespace}
-    meta.pop("managedFields", None)
-    labels = {**_strings(meta.get("labels")), TYPE_LABEL: TYPE, HASH_LABEL: model_hash[:63]}
-    labels.pop(STATUS_LABEL, None)
-    if record.complete:
-        labels[STATUS_LABEL] = COMPLETE
-    ours = {
-        COORDINATOR: record.coordinator,
-        SEGMENT_BYTES: str(record.segment_bytes or ""),
-        READERS: ",".join(record.readers),
-        REPO: record.repo,
-        COMMIT: record.commit,
-        MANIFEST: record.manifest,
-        EPOCH: str(record.epoch or ""),
-    }
-    annotations = {key: value for key, value in _strings(meta.get("annotations")).items() if key not in ours}
-    annotations.update((key, value) for key, value in ours.items() if value)
-    spec: JsonObject = {
-        "leaseDurationSeconds": max(1, round(record.duration)),
-        "acquireTime": record.acquired,
-        "renewTime": record.renewed,
-        "leaseTransitions": record.transitions,
-    }
-    if record.holder:
-        spec["holderIdentity"] = record.holder
-    return {
-        "apiVersion": LEASE.api_version,
-        "kind": LEASE.kind,
-        "metadata": {**meta, "labels": {**labels}, "annotations": {**annotations}},
-        "spec": spec,
-    }
-
-
-def read(lease: JsonObject) -> Record:
-    """The record in a Lease, whoever wrote it: what makes no sense is as if it were not there."""
-    meta, spec = metadata(lease), lease.get("spec")
-    spec = spec if isinstance(spec, dict) else {}
-    annotations, labels = _strings(meta.get("annotations")), _strings(meta.get("labels"))
-    duration, transitions = spec.get("leaseDurationSeconds"), spec.get("leaseTransitions")
-    return Record(
-        holder=str(spec.get("holderIdentity") or ""),
-        duration=float(duration) if isinstance(duration, int) and duration > 0 else DURATION,
-        renewed=str(spec.get("renewTime") or ""),
-        acquired=str(spec.get("acquireTime") or ""),
-        transitions=transitions if isinstance(transitions, int) else 0,
-        complete=labels.get(STATUS_LABEL) == COMPLETE,
-        coordinator=str(annotations.get(COORDINATOR) or ""),
-        segment_bytes=_number(annotations.get(SEGMENT_BYTES)),
-        readers=tuple(filter(None, str(annotations.get(READERS) or "").split(","))),
-        repo=str(annotations.get(REPO) or ""),
-        commit=str(annotations.get(COMMIT) or ""),
-        manifest=str(annotations.get(MANIFEST) or ""),
-        epoch=_number(annotations.get(EPOCH)),
-    )
-
-
-def _strings(found: object) -> dict[str, str]:
-    return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
-
-
-def _number(text: object) -> int:
-    return int(text) if isinstance(text, str) and text.isascii() and text.isdigit() and len(text) < 19 else 0
 
 
 def _micro_time(moment: datetime) -> str:

@@ -25,6 +25,7 @@ from modelswarm.agent.progress import Sources
 from modelswarm.agent.reading import OpenReader, Reading
 from modelswarm.agent.segments import Segment
 from modelswarm.agent.sharing import WindowPort
+from modelswarm.agent.starving import Starving
 from modelswarm.agent.stock import Stock
 from modelswarm.agent.store import Filling, Store
 from modelswarm.agent.swarm import Event, Peer
@@ -115,6 +116,7 @@ class Member:
             swarm=windows,
             place=stock.place,
         )
+        self._starving = Starving(self._exchange)
         self._verifying = Verifying(stock, self._exchange, errands, changed=self._look_round, mismatched=mismatched)
         self._reading = Reading(
             stock,
@@ -195,6 +197,8 @@ class Member:
 
     async def hear(self, event: Event) -> bool:
         """An event of the swarm; whether it was about this content."""
+        if self._starving.hear(event):
+            self._news.set()
         arrivals = await self._exchange.hear(event)
         if arrivals is None:
             return False
@@ -262,6 +266,7 @@ class Member:
             working={number: stock.progress(number) for number in self._reading.accepted[:_WORKING_TOLD]},
             busy=tuple(busy[:_BUSY_TOLD]),
             bad=tuple(self._verifying.bad.values())[:_BAD_TOLD],
+            starved=self._starving.segments[:_WORKING_TOLD],
             failed=dict(list(self._reading.failed.items())[:_WORKING_TOLD]),
             digests=dict(list(stock.found.items())[:_DIGESTS_TOLD]),
             complete=self.complete.is_set(),
@@ -331,5 +336,5 @@ class Member:
             hashes = await self.stock.hash(segment)
             self.stock.holdings.arrived(segment.index)
             publication = await self._exchange.offer(segment, hashes)
-        if publication is not None:
+        if publication is not None and publication not in self._outbox:
             self._outbox.append(publication)

@@ -46,6 +46,10 @@ class Member:
     """What the origin refused to this node for good."""
     asked: int = 0
     """The segments that it is asked to publish, as bits."""
+    owes: dict[int, float] = field(default_factory=dict)
+    """Segments that it was asked for and has not told, and since when it could have told anything,"""
+    unproven: int = 0
+    """and those that it is not believed to have: nobody knows their hashes, and it does not tell them. As bits."""
     orders: "Orders | None" = None
     """What it was told last,"""
     told: float = 0.0

@@ -43,15 +43,23 @@ class Message(BaseModel):
 
 
 class Publication(Message):
-    """Segments of one file that were published together: one window of the swarm.
+    """Segments of one file, in order, that were published together.
 
     ``hashes``: the SHA-1s of their pieces, 20 bytes each, in the order of the segments. A bundle has none: its files
-    are fetched over HTTP. ``publisher`` is the node that read them from the origin, as far as is known.
+    are fetched over HTTP. ``publisher`` is the node that read them from the origin, as far as is known;
+    ``publishers`` says it for each of them where they are several nodes.
     """
 
     segments: Annotated[tuple[SegmentIndex, ...], Field(min_length=1, max_length=64)]
     hashes: Annotated[bytes, Field(max_length=1 << 18)] = b""
     publisher: Name
+    publishers: Annotated[tuple[Name, ...], Field(max_length=64)] = ()
+    window: bool = False
+    """A coordinator has made one window of them, which everybody joins as it is."""
+
+    def publisher_of(self, position: int) -> str:
+        """Of the segment at this position in ``segments``."""
+        return self.publishers[position] if self.publishers else self.publisher
 
 
 class Failure(Message):
@@ -98,6 +106,8 @@ class Report(Message):
     """The segments that this node has accepted, and how many of their bytes it has read."""
     busy: Annotated[tuple[Busy, ...], Field(max_length=4096)] = ()
     bad: Annotated[tuple[BadFile, ...], Field(max_length=256)] = ()
+    starved: Annotated[tuple[SegmentIndex, ...], Field(max_length=MAX_WORKING)] = ()
+    """Segments that were published and that nobody gives this node, although it has waited."""
     failed: Annotated[dict[SegmentIndex, Failure], Field(max_length=MAX_WORKING)] = Field(default_factory=dict)
     """Segments that this node gives back. Told once, in one report that was answered."""
     digests: Annotated[dict[FileIndex, Sha256], Field(max_length=4096)] = Field(default_factory=dict)

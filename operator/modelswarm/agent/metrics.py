@@ -102,6 +102,14 @@ class AgentMetrics(ClientMetrics):
         self.evictions = Counter(
             "modelswarm_agent_evictions", "Models that made room for others", registry=self.registry
         )
+        # Without a model's label, so that it is 0 from the start: what a series is born with, no rate() ever sees.
+        received = Counter(
+            "modelswarm_agent_received_bytes",
+            "Bytes of models that arrived on this node, from the origin and from peers",
+            ["source"],
+            registry=self.registry,
+        )
+        self._received_from_origin, self._received_from_peers = received.labels("origin"), received.labels("peers")
         self._live = _LiveCollector()
         self._live.transferred = self._transferred
         self._peer_bytes = self._origin_bytes = 0
@@ -123,9 +131,11 @@ class AgentMetrics(ClientMetrics):
         """Bytes of a model arrived (since the last call)."""
         if peer_bytes:
             self._from_peers.labels(model_hash).inc(peer_bytes)
+            self._received_from_peers.inc(peer_bytes)
             self._peer_bytes += peer_bytes
         if origin_bytes:
             self._from_origin.labels(model_hash).inc(origin_bytes)
+            self._received_from_origin.inc(origin_bytes)
             self._origin_bytes += origin_bytes
 
     def failed(self, model_hash: str, reason: str) -> None:
@@ -196,12 +206,16 @@ class _LiveCollector(Collector):
         for model_hash in sorted(live.models):
             discovered.add_metric([model_hash], live.peers_discovered)
         yield discovered
-        connected = GaugeMetricFamily("ome_p2p_peers_connected", "Peers connected now", labels=["model_hash"])
+        connected = GaugeMetricFamily(
+            "ome_p2p_peers_connected",
+            "Members that bring the model to its nodes with this one now",
+            labels=["model_hash"],
+        )
         for model_hash, count in sorted(live.peers_connected.items()):
             connected.add_metric([model_hash], count)
         yield connected
         info = GaugeMetricFamily(
-            "modelswarm_agent_model_info", "Which model a hash is", labels=["model_hash", "model", "revision"]
+            "modelswarm_agent_model_info", "1: which model a hash is", labels=["model_hash", "model", "revision"]
         )
         for model_hash, (name, revision) in sorted(live.models.items()):
             info.add_metric([model_hash, name, revision], 1)

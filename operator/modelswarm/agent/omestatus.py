@@ -50,10 +50,12 @@ def labels(standings: Iterable[Standing]) -> dict[str, str]:
     return {label_of(claim): state_of(standing) for standing in standings for claim in _claims(standing)}
 
 
-def entries(standings: Iterable[Standing], now: datetime) -> dict[str, str]:
-    """The data of the ConfigMap: a JSON document per model."""
+def entries(
+    standings: Iterable[Standing], now: datetime, configs: Mapping[str, JsonObject] = MappingProxyType({})
+) -> dict[str, str]:
+    """The data of the ConfigMap: a JSON document per model. ``configs``: what models say of themselves, by content."""
     return {
-        key_of(claim): json.dumps(_document(claim, standing, now), separators=(",", ":"), sort_keys=True)
+        key_of(claim): json.dumps(_document(claim, standing, now, configs), separators=(",", ":"), sort_keys=True)
         for standing in standings
         for claim in _claims(standing)
     }
@@ -78,8 +80,11 @@ def _claims(standing: Standing) -> list[Claim]:
     return [claim for claim in standing.claims if not claim.is_task]
 
 
-def _document(claim: Claim, standing: Standing, now: datetime) -> JsonObject:
-    document: JsonObject = {"name": claim.name, "status": state_of(standing), "config": None}
+def _document(claim: Claim, standing: Standing, now: datetime, configs: Mapping[str, JsonObject]) -> JsonObject:
+    """As OME's own agent writes it, which leaves out what it does not know: ``config`` most of all."""
+    document: JsonObject = {"name": claim.name, "status": state_of(standing)}
+    if claim.described and standing.state is ModelState.READY and (config := configs.get(standing.key)):
+        document["config"] = config
     if standing.state in (ModelState.FETCHING, ModelState.VERIFYING):
         document["progress"] = {
             "phase": "Downloading" if standing.state is ModelState.FETCHING else "Finalizing",

@@ -106,6 +106,19 @@ async def open_leg(
             raise InvalidReference(f"{origin.id} is an image; only models are read by range")
 
 
+class Origins:
+    """Ways to the origins of contents. ``gate`` holds back all reads of an origin that has asked for patience."""
+
+    def __init__(self, http: httpx.AsyncClient, endpoints: Endpoints, gate: Gate) -> None:
+        self._http = http
+        self._endpoints = endpoints
+        self._gate = gate
+
+    async def leg(self, manifest: Manifest, credentials: Credentials | None) -> Leg:
+        """As ``open_leg``."""
+        return await open_leg(manifest, credentials, self._endpoints, self._http, self._gate)
+
+
 class OriginReader:
     """Reads files of one content. ``threads`` are the store's; ``throttle`` is awaited with the bytes that arrive."""
 

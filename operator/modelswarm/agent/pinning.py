@@ -1,17 +1,19 @@
 """From a branch to a commit, once for all nodes: the holder of the model's Lease asks the hub and writes it there.
 
 The Lease has the manifest's digest, so the list of files itself may come from any peer. What was pinned stays as long
-as the Lease exists, wherever the branch moves.
+as one of the BaseModels exists for which it was pinned, wherever the branch moves; one that is deleted and made again
+gets the commit that the branch has then. Nobody asks the hub without holding the Lease.
 """
 
 import asyncio
 import logging
 import random
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from typing import TypeAlias
 
-from modelswarm.agent.election import Acquire
-from modelswarm.agent.leases import ModelLease, Plan, Situation
+from modelswarm.agent.election import Record
+from modelswarm.agent.leases import ModelLease, Plan
 from modelswarm.agent.parts import Parts
 from modelswarm.agent.segments import choose_segment_bytes
 from modelswarm.agent.wanted import Wanted
@@ -24,43 +26,108 @@ ORPHANED_SECONDS = 20.0
 """A pinned list of files that no node can give for so long is made again, from the commit that is on the Lease."""
 ABANDONED_SECONDS = 5.0
 """The same where nobody coordinates any more: the model has left all nodes, and is wanted again."""
+PAST_SECONDS = 10.0
+"""How long a pin for other BaseModels than there are now is left alone. Nodes that have the content and know better (a
+model came while an earlier one was there) say so on the Lease by then; see ``agent.custody``."""
 
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Use:
+    """The commit is known: get the list of files from whoever has it."""
+
+    manifest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Take:
+    """Become the holder, and ask the hub. ``commit`` is the one to resolve; empty: the branch as it is now."""
+
+    commit: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Await:
+    """Somebody else is about to find out."""
+
+    whom: str
+
+
+Move: TypeAlias = Use | Take | Await
+
+
+def consider(record: Record | None, *, held: bool, models: Collection[str], waited: float, missed: float) -> Move:
+    """What a node does that wants a branch and does not know its commit.
+
+    ``record``: the model's Lease as it is now; ``held``: another node holds it, and renews it. ``models``: UIDs of the
+    BaseModels of the branch that exist. ``waited``: seconds since this node began to ask; ``missed``: seconds since it
+    began to look for the list of files that the Lease names.
+    """
+    if record is None:
+        return Take("", "there is no Lease")
+    if held:
+        if record.manifest and not is_past(record, models):
+            return Use(record.manifest)
+        return Await(f"{record.holder}, which looks up the branch at its origin")
+    if not record.manifest:
+        return Take("", "nobody has pinned the branch")
+    if is_past(record, models):
+        if waited < PAST_SECONDS:
+            return Await("a node that knows whether the commit that is pinned still holds")
+        return Take("", "it was pinned for models that are gone")
+    if missed >= (ABANDONED_SECONDS if record.complete else ORPHANED_SECONDS):
+        return Take(record.commit, "no node has the list of files that is pinned")
+    return Use(record.manifest)
+
+
+def is_past(record: Record, models: Collection[str]) -> bool:
+    """Whether the pin belongs to an earlier life: none of the BaseModels that it was made for exists any more."""
+    return bool(record.models) and not set(record.models) & set(models)
+
+
 async def pin(
-    wanted: Wanted, lease: ModelLease, parts: Parts, *, waits: Callable[[str], None], rng: random.Random
+    wanted: Callable[[], Wanted],
+    lease: ModelLease,
+    parts: Parts,
+    *,
+    waits: Callable[[str], None],
+    rng: random.Random,
 ) -> Manifest:
     """The manifest of a model that is wanted by its branch. ``waits`` is told for whom this node waits.
 
-    Raises ContentError, AgentError and KubeError.
+    ``wanted`` is asked again and again, because claims come and go. Raises ContentError, AgentError and KubeError.
     """
-    loop = asyncio.get_running_loop()
-    asked_since = loop.time()
     if not parts.settings.p2p_enabled:
-        return await _resolve(wanted, parts, "")
+        return await _resolve(wanted(), parts, "")
+    clock = asyncio.get_running_loop().time
+    began, sought, since = clock(), "", 0.0
     while True:
         record = await lease.look()
-        if record is not None and record.manifest:
-            found = await _find(record.manifest, record.coordinator, parts)
-            if found is not None:
-                return found
-            waits("a node that has the list of files of the commit that is pinned")
-            patience = ABANDONED_SECONDS if record.complete else ORPHANED_SECONDS
-            if loop.time() - asked_since > patience and not lease.is_fresh():
-                return await _resolve(wanted, parts, record.commit)
-        elif not lease.is_fresh():
-            decision = await lease.step(Situation())
-            if isinstance(decision, Acquire) and lease.term is not None:
-                return await _pin_as_holder(wanted, lease, parts)
-        else:
-            waits(f"{record.holder if record is not None else 'another node'}, which looks up the branch at its origin")
+        now = clock()
+        missed = now - since if record is not None and record.manifest == sought else 0.0
+        move = consider(record, held=lease.is_fresh(), models=wanted().models, waited=now - began, missed=missed)
+        match move:
+            case Use(digest):
+                assert record is not None
+                if digest != sought:
+                    sought, since = digest, now
+                found = await _find(digest, record.coordinator, parts)
+                if found is not None:
+                    return found
+                waits("a node that has the list of files of the commit that is pinned")
+            case Take(commit, why):
+                if await lease.take(why, anew=not commit):
+                    return await _pin_as_holder(wanted(), lease, parts, commit)
+            case Await(whom):
+                waits(whom)
         await asyncio.sleep(LOOK_SECONDS * rng.uniform(0.1, 0.5))
 
 
-async def _pin_as_holder(wanted: Wanted, lease: ModelLease, parts: Parts) -> Manifest:
+async def _pin_as_holder(wanted: Wanted, lease: ModelLease, parts: Parts, commit: str) -> Manifest:
     try:
-        manifest = await _resolve(wanted, parts, "")
+        manifest = await _resolve(wanted, parts, commit)
     except BaseException:
         await lease.release()
         raise

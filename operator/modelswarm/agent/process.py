@@ -11,11 +11,14 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from ipaddress import ip_address
 
 from modelswarm import __version__, logs
+from modelswarm.agent.custody import Custody
 from modelswarm.agent.hosting import Hosting, LocalFirst
 from modelswarm.agent.member import Address
 from modelswarm.agent.metainfo.server import MetainfoServer
 from modelswarm.agent.metainfo.signing import SecretFile, Signer, no_secrets
 from modelswarm.agent.metrics import AgentMetrics
+from modelswarm.agent.modelconfig import ModelConfigs
+from modelswarm.agent.origin import Origins
 from modelswarm.agent.origin import open_client as open_origin
 from modelswarm.agent.parts import Parts
 from modelswarm.agent.peers import Discovery, metainfo_url
@@ -23,13 +26,14 @@ from modelswarm.agent.probes import Probes
 from modelswarm.agent.provisions import Provisions
 from modelswarm.agent.reporter import Reporter
 from modelswarm.agent.residents import Residents
-from modelswarm.agent.scout import Scout
+from modelswarm.agent.scout import NodeView, Scout
 from modelswarm.agent.seeding import Seeding
 from modelswarm.agent.settings import AgentSettings
 from modelswarm.agent.sharing import Sharing
 from modelswarm.agent.signals import Signals
 from modelswarm.agent.store import Store, StoreSettings
 from modelswarm.agent.swarm import Encryption, Swarm, SwarmSettings
+from modelswarm.agent.wanted import Needs
 from modelswarm.api.nodecache import AgentStatus
 from modelswarm.content.endpoints import Endpoints
 from modelswarm.content.resolve import Resolver
@@ -136,10 +140,8 @@ async def _assemble(
         seeding=seeding,
         hosting=hosting,
         provisions=Provisions(kube, namespace=settings.pod_namespace),
-        resolver=Resolver(http, endpoints),
-        endpoints=endpoints,
-        http=http,
-        gate=Gate(log.warning),
+        resolver=Resolver(http, endpoints, ttl=0.0),
+        origins=Origins(http, endpoints, Gate(log.warning)),
         metrics=metrics,
         signals=signals,
     )
@@ -152,16 +154,23 @@ async def _assemble(
         agent=AgentStatus(
             metainfo_url=own_url, torrent_address=f"{torrent}:{settings.torrent_port}", version=__version__
         ),
+        configs=ModelConfigs(store.root / "models"),
         label_limit=settings.label_limit,
     )
     residents = Residents(parts, reporter)
+    custody = Custody(kube, namespace=settings.pod_namespace, me=settings.node_name)
+
+    def notice(needs: Needs, node: NodeView) -> None:
+        residents.want(needs, node)
+        custody.notice(needs)
+
     scout = Scout(
         kube,
         node=settings.node_name,
         namespace=settings.pod_namespace,
         root=settings.model_dir,
         task_namespaces=settings.task_namespaces,
-        on_change=residents.want,
+        on_change=notice,
     )
     metrics.watch(residents.live)
     probes = Probes(store.root, metrics, lambda: "" if scout.synced.is_set() else "the cluster was not listed yet")
@@ -173,6 +182,7 @@ async def _assemble(
             "discovery": discovery.run(),
             "residents": residents.run(),
             "reporter": reporter.run(),
+            "custody": custody.run(),
             "events": events.run(),
             "scout": scout.run(),
         }.items()

@@ -1,17 +1,27 @@
-"""What is published of a content: every segment once, by the first who published it.
+"""What is published of a content: every segment once, by the first who published it, and the windows made of them.
 
 A second publication counts only where the coordinator asked for the segment to be read again. If its hashes differ,
 one of the two nodes read or told something else than the origin has; which of them, votes decide (``Suspicion``).
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 from modelswarm.agent import bits
+from modelswarm.agent.cuts import Cuts
 from modelswarm.agent.messages import Publication
 from modelswarm.agent.segments import Segment, hash_count
 from modelswarm.agent.swarm.windows import HASH_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """What holds of a segment: its hashes (of a bundle: none), and who told them."""
+
+    hashes: bytes
+    publisher: str
 
 
 class Publications:
@@ -22,27 +32,32 @@ class Publications:
         self._hash_bytes = [
             0 if segment.is_bundle else HASH_BYTES * hash_count(segment, sizes[segment.file]) for segment in segments
         ]
-        self._of: list[Publication | None] = [None] * len(segments)
+        self._words: list[Word | None] = [None] * len(segments)
+        self._cuts = Cuts(segments)
+        self._windows: list[tuple[int, ...]] = []
+        self._window_of: dict[int, int] = {}
         self._replaced: dict[int, int] = {}
         self.known = 0
         """The published segments."""
 
-    def get(self, segment: int) -> Publication | None:
-        return self._of[segment]
+    def get(self, segment: int) -> Word | None:
+        return self._words[segment]
 
     def hashes(self, segment: int) -> bytes:
         """Of one segment; empty where it is not published."""
-        publication = self._of[segment]
-        return dict(self.split(publication)).get(segment, b"") if publication is not None else b""
+        word = self._words[segment]
+        return word.hashes if word is not None else b""
 
     def publisher(self, segment: int) -> str | None:
-        publication = self._of[segment]
-        return publication.publisher if publication is not None else None
+        word = self._words[segment]
+        return word.publisher if word is not None else None
 
     def is_sound(self, publication: Publication) -> bool:
-        """Whether it can be a window: ranges of one file in order, or one bundle; with as many hashes as they need."""
+        """Whether it can be: ranges of one file in order, or one bundle; with as many hashes as they need."""
         numbers = publication.segments
         if any(number >= len(self._segments) for number in numbers):
+            return False
+        if publication.publishers and len(publication.publishers) != len(numbers):
             return False
         first = self._segments[numbers[0]]
         if first.is_bundle:
@@ -53,31 +68,68 @@ class Publications:
             return False
         return len(publication.hashes) == sum(self._hash_bytes[number] for number in numbers)
 
-    def split(self, publication: Publication) -> list[tuple[int, bytes]]:
-        """Each segment with its own hashes."""
+    def split(self, publication: Publication) -> list[tuple[int, Word]]:
+        """Each segment of a sound publication by itself."""
         parts, at = [], 0
-        for number in publication.segments:
+        for position, number in enumerate(publication.segments):
             end = at + self._hash_bytes[number]
-            parts.append((number, publication.hashes[at:end]))
+            parts.append((number, Word(publication.hashes[at:end], publication.publisher_of(position))))
             at = end
         return parts
 
-    def put(self, publication: Publication, only: Sequence[int]) -> Publication | None:
-        """Record the segments in ``only`` of a sound publication, as one. Returns what was recorded, if anything."""
-        wanted = set(only)
-        parts = [(number, hashes) for number, hashes in self.split(publication) if number in wanted]
-        if not parts:
-            return None
-        if len(parts) != len(publication.segments):
-            publication = Publication.model_construct(
-                segments=tuple(number for number, _ in parts),
-                hashes=b"".join(hashes for _, hashes in parts),
-                publisher=publication.publisher,
-            )
-        for number, _ in parts:
-            self._of[number] = publication
-            self.known |= 1 << number
-        return publication
+    def put(self, segment: int, word: Word) -> None:
+        """Record what holds from now on. A range is in a window by ``gather`` or ``make_window`` only."""
+        self._words[segment] = word
+        self.known |= 1 << segment
+
+    # Windows
+
+    def is_loose(self, segment: int, word: Word) -> bool:
+        """Whether just this holds of the range, and it is in no window yet."""
+        return self._words[segment] == word and segment not in self._window_of
+
+    def gather(self, segment: int, now: float) -> None:
+        """The range shall be in a window with others, soon."""
+        self._cuts.gather(segment, now)
+
+    def make_window(self, segments: Iterable[int]) -> int:
+        """These ranges of one file, in order, are a window from now on. Returns its number."""
+        number = len(self._windows)
+        self._windows.append(tuple(segments))
+        for segment in self._windows[-1]:
+            if segment not in self._window_of:
+                self._cuts.settle(segment)
+            self._window_of[segment] = number
+        return number
+
+    def cut(self, now: float) -> list[int]:
+        """Make windows of what was gathered, if it is time. Returns their numbers."""
+        made = self._cuts.cut(now)
+        for window in made:
+            self._window_of.update(dict.fromkeys(window, len(self._windows)))
+            self._windows.append(window)
+        return list(range(len(self._windows) - len(made), len(self._windows)))
+
+    def tell(self, window: int) -> Publication | None:
+        """A window as it is now: without what another one has taken over. None if that is all of it."""
+        segments = tuple(each for each in self._windows[window] if self._window_of[each] == window)
+        return self._publication(segments) if segments else None
+
+    def tell_bundle(self, segment: int) -> Publication | None:
+        return self._publication((segment,)) if self._words[segment] is not None else None
+
+    def _publication(self, segments: tuple[int, ...]) -> Publication:
+        words = [word for each in segments if (word := self._words[each]) is not None]
+        publishers = tuple(word.publisher for word in words)
+        return Publication.model_construct(
+            segments=segments,
+            hashes=b"".join(word.hashes for word in words),
+            publisher=publishers[0],
+            publishers=publishers if len(set(publishers)) > 1 else (),
+            window=not self._segments[segments[0]].is_bundle,
+        )
+
+    # Of segments that were read again
 
     def note_replaced(self, segment: int, position: int) -> None:
         """Other hashes hold for the segment from this position of the journal on."""
@@ -115,6 +167,11 @@ class Suspicion:
         tally = Counter(votes.values())
         most = max(tally.values())
         return next(hashes for hashes in reversed(votes.values()) if tally[hashes] == most)
+
+    def is_confirmed(self, segment: int) -> bool:
+        """Whether two have said the same, and it prevails."""
+        said = list(self._votes.get(segment, {}).values())
+        return said.count(self.prevailing(segment) or b"") > 1
 
     def liars(self) -> set[str]:
         found: set[str] = set()

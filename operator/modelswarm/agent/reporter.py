@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from modelswarm.agent import omestatus, report
+from modelswarm.agent.modelconfig import ModelConfigs
 from modelswarm.agent.scout import NodeView
 from modelswarm.agent.standing import Capacity, Standing, merged
 from modelswarm.api.meta import JsonObject
@@ -44,6 +45,7 @@ class Reporter:
         *,
         namespace: str,
         agent: AgentStatus,
+        configs: ModelConfigs | None = None,
         label_limit: int = 100,
         now: Callable[[], datetime] = report.utc_now,
         settle_seconds: float = SETTLE_SECONDS,
@@ -56,6 +58,7 @@ class Reporter:
         self._events = events
         self._namespace = namespace
         self._agent = agent
+        self._configs = configs
         self._label_limit = label_limit
         self._now = now
         self._settle_seconds = settle_seconds
@@ -111,6 +114,8 @@ class Reporter:
         """Write what is due, or wait until something may be."""
         clock = asyncio.get_running_loop().time
         self._dirty.clear()
+        if self._configs is not None:
+            await self._configs.learn(self._standings)
         due = self._due(clock())
         if due <= clock():
             await self.flush()
@@ -224,7 +229,10 @@ class Reporter:
 
     def _entries(self) -> dict[str, str]:
         """Those of OME, comparable: without the time."""
-        return omestatus.entries(self._standings, _NEVER)
+        return omestatus.entries(self._standings, _NEVER, self._known_configs())
+
+    def _known_configs(self) -> Mapping[str, JsonObject]:
+        return self._configs.known if self._configs is not None else {}
 
     async def _write_ome(self, node: NodeView) -> None:
         entries = self._entries()
@@ -232,7 +240,7 @@ class Reporter:
             return
         # Where there never was a model of OME there is no ConfigMap; entries of an earlier life have to go.
         if entries or self._ome or await self._config_map(node) is not None:
-            timed = omestatus.entries(self._standings, self._now())
+            timed = omestatus.entries(self._standings, self._now(), self._known_configs())
             await self._kube.apply(omestatus.config_map(node.name, self._namespace, timed))
         self._ome, self._ome_states = entries, omestatus.labels(self._standings)
         self._ome_at = asyncio.get_running_loop().time()

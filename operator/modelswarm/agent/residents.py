@@ -3,6 +3,7 @@
 import asyncio
 import collections
 import logging
+import random
 from collections.abc import Collection
 from dataclasses import replace
 
@@ -30,10 +31,11 @@ log = logging.getLogger(__name__)
 class Residents:
     """``want`` it as the scout says; ``run`` it as a task, with the scout and the reporter beside it."""
 
-    def __init__(self, parts: Parts, reporter: Reporter) -> None:
+    def __init__(self, parts: Parts, reporter: Reporter, *, rng: random.Random | None = None) -> None:
         self.sessions: dict[str, Session] = {}
         self._parts = parts
         self._reporter = reporter
+        self._rng = rng or random.Random()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._needs: Needs | None = None
         self._applied: Needs | None = None
@@ -98,9 +100,10 @@ class Residents:
         before = self._applied.wanted if self._applied is not None else {}
         running = {key: wanted for key, wanted in needs.wanted.items() if not wanted.suspended}
         await self._protect(needs)
+        anew = {key for key in before.keys() & running.keys() if running[key].is_anew(before[key])}
         # Whoever is wanted for another claim, or suspended, keeps what it has.
-        await self._stop([key for key in self._tasks if key not in running])
-        for key in before.keys() - needs.wanted.keys():
+        await self._stop([key for key in self._tasks if key not in running or key in anew])
+        for key in (before.keys() - needs.wanted.keys()) | anew:
             await self._leave(before[key], needs)
         for key, wanted in running.items():
             await self._start(key, wanted, needs)
@@ -111,7 +114,7 @@ class Residents:
     async def _start(self, key: str, wanted: Wanted, needs: Needs) -> None:
         session = self.sessions.get(key)
         if session is None:
-            session = self.sessions[key] = Session(wanted, self._parts)
+            session = self.sessions[key] = Session(wanted, self._parts, rng=random.Random(self._rng.random()))
         else:
             before, session.wanted = session.wanted, wanted
             await self._clear(before, needs)
@@ -192,6 +195,8 @@ class Residents:
                         self._parts.metrics.evictions.inc()
                     await self._parts.store.sweep()
                 await self._measure()
+                here = {held.content for held in self._held}
+                self._parts.swarm.counters.keep(here | self._wanted_contents(self._needs or Needs()))
             except (StoreError, OSError) as error:
                 log.warning("P2P: the disk: %s", error)
             self._signals.notice()

@@ -122,10 +122,16 @@ class AgentSettings(BaseModel):
         default=8081, validation_alias="P2P_METAINFO_PORT", description="metainfo server, the same on all nodes"
     )
     max_download_rate: Bytes = Field(
-        default=RATE, ge=0, validation_alias="P2P_MAX_DOWNLOAD_RATE", description="bytes/s from peers; 0: unlimited"
+        default=RATE,
+        ge=0,
+        validation_alias="P2P_MAX_DOWNLOAD_RATE",
+        description="bytes/s from peers; 100Mi is understood, too; 0: unlimited",
     )
     max_upload_rate: Bytes = Field(
-        default=RATE, ge=0, validation_alias="P2P_MAX_UPLOAD_RATE", description="bytes/s to peers; 0: unlimited"
+        default=RATE,
+        ge=0,
+        validation_alias="P2P_MAX_UPLOAD_RATE",
+        description="bytes/s to peers; 100Mi is understood, too; 0: unlimited",
     )
     encryption_enabled: bool = Field(
         default=False, validation_alias="P2P_ENCRYPTION_ENABLED", description="encrypt BitTorrent where the peer does"
@@ -145,7 +151,7 @@ class AgentSettings(BaseModel):
         default=None,
         ge=1,
         validation_alias="P2P_ORIGIN_NODES",
-        description="how many nodes may read one model from the origin at once; empty: as many as help",
+        description="how many nodes may read one model from the origin at once (1: one reads all); empty: as many as help",
     )
     node_name: str = Field(min_length=1, max_length=253, validation_alias="NODE_NAME", description="this node")
     pod_name: str = Field(default="", validation_alias="POD_NAME", description="this pod; empty: the node's name")
@@ -189,7 +195,8 @@ class AgentSettings(BaseModel):
     peer_secret_file: Path | None = Field(
         default=None,
         validation_alias="MODELSWARM_AGENT_PEER_SECRET_FILE",
-        description="file with the secret that agents prove to each other that they know; empty: anybody is a peer",
+        description="file with the secret that agents prove to each other that they know, one a line (the first one signs), "
+        "read again when it changes; empty: anybody is a peer",
     )
     peer_secret_optional: bool = Field(
         default=False,
@@ -248,7 +255,7 @@ class AgentSettings(BaseModel):
         An empty variable is one that is not set: that is how a template writes an option nobody chose.
         """
         _parser().parse_args(argv)
-        known = {variable for field in cls.model_fields.values() for variable in _variables(field)}
+        known = {variable for field in cls.model_fields.values() for variable in variables_of(field)}
         try:
             found = cls.model_validate({name: environ[name] for name in known if environ.get(name, "").strip()})
         except ValidationError as error:
@@ -277,7 +284,8 @@ class AgentSettings(BaseModel):
         return self.pod_name or self.node_name
 
 
-def _variables(field: FieldInfo) -> tuple[str, ...]:
+def variables_of(field: FieldInfo) -> tuple[str, ...]:
+    """The names of a setting's variable; the first one is its own."""
     alias = field.validation_alias
     return tuple(str(each) for each in alias.choices) if isinstance(alias, AliasChoices) else (str(alias),)
 
@@ -291,17 +299,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     lines = []
     for field in AgentSettings.model_fields.values():
-        default = "required" if field.is_required() else f"default: {_shown(field.default)}"
+        default = "required" if field.is_required() else f"default: {shown(field.default)}"
         text = textwrap.fill(f"{field.description} ({default})", 110, initial_indent=" " * 6, subsequent_indent=" " * 6)
-        lines.append(f"  {' or '.join(_variables(field))}\n{text}")
-    parser.epilog = "\n".join(lines) + "\n\nand HF_ENDPOINT and the like for mirrors, see docs/reference/agent.md"
+        lines.append(f"  {' or '.join(variables_of(field))}\n{text}")
+    parser.epilog = "\n".join(lines) + "\n\nand HF_ENDPOINT and the like for mirrors, see docs/reference/settings.md"
     return parser
 
 
-def _shown(default: object) -> str:
+def shown(default: object) -> str:
+    """A default as a user would write it; ``none`` for no value."""
     match default:
         case Share(bytes=int(amount)):
-            return str(amount)
+            return f"{amount >> 30}Gi" if amount % (1 << 30) == 0 else str(amount)
         case Share(fraction=part):
             return f"{(part or 0) * 100:g}%"
         case tuple():

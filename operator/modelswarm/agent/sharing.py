@@ -6,24 +6,24 @@ that whoever joins a window that is done already hears so too.
 
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
-from typing import Protocol
+from typing import NotRequired, Protocol, TypedDict, Unpack
 
 from modelswarm.agent.swarm import Event, Peer, TorrentFailed, Window, WindowDone
+
+
+class Joining(TypedDict):
+    """How a window is joined, as ``Swarm.share`` takes it."""
+
+    content: str
+    have: Collection[int]
+    peers: Collection[Peer]
+    holders: NotRequired[Iterable[str]]
 
 
 class SwarmPort(Protocol):
     """What is needed of the swarm."""
 
-    def share(
-        self,
-        window: Window,
-        path: Path,
-        *,
-        content: str,
-        have: Collection[int],
-        peers: Collection[Peer],
-        holders: Iterable[str] = (),
-    ) -> None: ...
+    def share(self, window: Window, path: Path, **joining: Unpack[Joining]) -> None: ...
 
     def drop(self, torrent: str) -> None: ...
 
@@ -41,16 +41,7 @@ class WindowPort(SwarmPort, Protocol):
 class NoSwarm:
     """For a node without peers."""
 
-    def share(
-        self,
-        window: Window,
-        path: Path,
-        *,
-        content: str,
-        have: Collection[int],
-        peers: Collection[Peer],
-        holders: Iterable[str] = (),
-    ) -> None:
+    def share(self, window: Window, path: Path, **joining: Unpack[Joining]) -> None:
         """Nobody is there."""
 
     def drop(self, torrent: str) -> None:
@@ -90,20 +81,11 @@ class _Port:
     def __init__(self, sharing: Sharing) -> None:
         self._sharing = sharing
 
-    def share(
-        self,
-        window: Window,
-        path: Path,
-        *,
-        content: str,
-        have: Collection[int],
-        peers: Collection[Peer],
-        holders: Iterable[str] = (),
-    ) -> None:
+    def share(self, window: Window, path: Path, **joining: Unpack[Joining]) -> None:
         sharing, identity = self._sharing, window.id
         sharing.joined.setdefault(identity, set()).add(self)
-        sharing.swarm.share(window, path, content=content, have=have, peers=peers, holders=holders)
-        if len(have) >= sum(1 for _ in window.piece_numbers()):
+        sharing.swarm.share(window, path, **joining)
+        if len(joining["have"]) >= sum(1 for _ in window.piece_numbers()):
             sharing.done.add(identity)
         elif identity in sharing.done:
             sharing.report(WindowDone(identity))

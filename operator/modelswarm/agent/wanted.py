@@ -72,6 +72,8 @@ class Claim:
     """``storage.path`` of a BaseModel: where pods look for it, below the agent's directory."""
     secret: SecretRef | None = None
     manifest: ManifestRef | None = None
+    described: bool = True
+    """OME wants to know what the model's ``config.json`` says."""
 
     @property
     def is_task(self) -> bool:
@@ -96,6 +98,9 @@ class Wanted:
     claims: tuple[Claim, ...]
     bytes: int = 0
     """0: not known yet."""
+    models: frozenset[str] = frozenset()
+    """Of a branch: UIDs of all BaseModels in the cluster that name it, wherever they belong. The commit that was found
+    for some of them holds for as long as one of those is there."""
     pods: frozenset[str] = frozenset()
     """Pods on this node that name it, as NAMESPACE/NAME: it must not be evicted meanwhile."""
 
@@ -108,6 +113,10 @@ class Wanted:
     def pin(self) -> bool:
         """Never to be evicted."""
         return any(claim.pin for claim in self.claims)
+
+    def is_anew(self, before: "Wanted") -> bool:
+        """Whether the branch was wanted for other models before, which are gone: its commit is looked up again."""
+        return bool(before.models) and not before.models & self.models
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -157,6 +166,8 @@ class Needs:
     noted: tuple[Noted, ...] = ()
     in_use: frozenset[str] = frozenset()
     """Contents that pods on this node name, wanted or not: they must not be evicted."""
+    owners: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """UIDs of all objects in the cluster that want a model, by model hash, whether it belongs on this node or not."""
 
 
 def decide(sight: Sight) -> Needs:
@@ -164,6 +175,7 @@ def decide(sight: Sight) -> Needs:
     wanted: dict[str, Wanted] = {}
     noted: list[Noted] = []
     users = _users(sight.pods)
+    owners: dict[str, set[str]] = {}
     hashes: dict[str, str] = {}
     for task in _tasks(sight.tasks):
         found = _of_task(task)
@@ -171,20 +183,34 @@ def decide(sight: Sight) -> Needs:
             continue
         # One hash for a content on all nodes, whichever of several tasks has placed it on which of them.
         found = replace(found, model_hash=hashes.setdefault(found.key, found.model_hash))
+        owners.setdefault(found.model_hash, set()).add(task.metadata.uid)
         if _is_placed(task, sight) or found.key in users:
             _add(wanted, found)
     for model in sorted(sight.models, key=lambda each: (each.metadata.namespace, each.metadata.name)):
-        if model.metadata.deletion_timestamp is None and model.belongs_on(sight.node, sight.labels):
-            result = _of_model(model, sight)
-            if isinstance(result, Wanted):
-                _add(wanted, result)
-            elif result is not None:
-                noted.append(result)
+        if model.metadata.deletion_timestamp is not None:
+            continue
+        result = _of_model(model, sight)
+        if isinstance(result, Wanted):
+            owners.setdefault(result.model_hash, set()).add(model.metadata.uid)
+        if not model.belongs_on(sight.node, sight.labels):
+            continue
+        if isinstance(result, Wanted):
+            _add(wanted, result)
+        elif result is not None:
+            noted.append(result)
+    uids = {name: frozenset(found) for name, found in owners.items()}
     return Needs(
-        wanted={key: replace(each, pods=users.get(key, frozenset())) for key, each in sorted(wanted.items())},
+        wanted={key: _finished(each, users, uids) for key, each in sorted(wanted.items())},
         noted=tuple(noted),
         in_use=frozenset(users),
+        owners=uids,
     )
+
+
+def _finished(wanted: Wanted, users: Mapping[str, frozenset[str]], owners: Mapping[str, frozenset[str]]) -> Wanted:
+    """With what only all objects together tell."""
+    models = owners[wanted.model_hash] if wanted.content is None else frozenset()
+    return replace(wanted, models=models, pods=users.get(wanted.key, frozenset()))
 
 
 def local_paths(models: Iterable[OmeModel]) -> frozenset[str]:
@@ -274,7 +300,7 @@ def task_hash(source: Source, revision: str | None, digest: str) -> str:
 
 def _of_model(model: OmeModel, sight: Sight) -> Wanted | Noted | None:
     meta, storage = model.metadata, model.spec.storage
-    claim = Claim(kind=model.kind, namespace=meta.namespace, name=meta.name, uid=meta.uid)
+    claim = Claim(kind=model.kind, namespace=meta.namespace, name=meta.name, uid=meta.uid, described=model.is_described)
     if storage is None:
         return None
     key = f"model:{model_hash(storage.storage_uri)}"

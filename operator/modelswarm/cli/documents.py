@@ -1,4 +1,4 @@
-"""Reading OpenModels, Playgrounds and BackendRuntimes from YAML files, as ``kubectl apply -f`` would."""
+"""Reading OpenModels, Playgrounds, BackendRuntimes and P2PTasks from YAML files, as ``kubectl apply -f`` would."""
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from modelswarm.api.backendruntime import BackendRuntime
 from modelswarm.api.meta import Resource
 from modelswarm.api.openmodel import OpenModel
+from modelswarm.api.p2ptask import P2PTask
 from modelswarm.api.playground import Playground
 
 STDIN = "-"
@@ -30,11 +31,25 @@ class Documents:
     models: dict[str, OpenModel] = field(default_factory=dict)
     playgrounds: dict[tuple[str, str], Playground] = field(default_factory=dict)
     runtimes: dict[str, BackendRuntime] = field(default_factory=dict)
+    tasks: dict[tuple[str, str], P2PTask] = field(default_factory=dict)
     failed: bool = False
 
 
-def read_documents(files: Sequence[str], report: Report) -> Documents:
-    """Everything in the files and directories (``-``: standard input). ``report`` takes a line per problem or note."""
+RENDERED: tuple[type[Resource], ...] = (OpenModel, Playground, BackendRuntime)
+"""What workloads are made from."""
+
+
+def read_documents(
+    files: Sequence[str],
+    report: Report,
+    *,
+    kinds: Sequence[type[Resource]] = RENDERED,
+    namespace: str = _DEFAULT_NAMESPACE,
+) -> Documents:
+    """Everything of these kinds in the files and directories (``-``: standard input).
+
+    ``report`` takes a line per problem or note; ``namespace`` is that of objects that name none.
+    """
     documents = Documents()
     for file in files:
         for path in _expand(file):
@@ -50,7 +65,7 @@ def read_documents(files: Sequence[str], report: Report) -> Documents:
                 documents.failed = True
                 continue
             for item in loaded:
-                _read(item, _title(path), documents, report)
+                _read(item, _title(path), documents, report, kinds, namespace)
     return documents
 
 
@@ -75,7 +90,9 @@ def _items(document: object) -> Iterator[object]:
         yield document
 
 
-def _read(item: object, title: str, documents: Documents, report: Report) -> None:
+def _read(
+    item: object, title: str, documents: Documents, report: Report, kinds: Sequence[type[Resource]], namespace: str
+) -> None:
     kind = item.get("kind") if isinstance(item, dict) else None
     if not isinstance(item, dict) or not isinstance(kind, str):
         report(f"{title}: a document is not a Kubernetes object (it has no kind)")
@@ -84,7 +101,7 @@ def _read(item: object, title: str, documents: Documents, report: Report) -> Non
     version = item.get("apiVersion")
     metadata = item.get("metadata")
     name = metadata.get("name") if isinstance(metadata, dict) else None
-    type_ = next((known for known in (OpenModel, Playground, BackendRuntime) if kind == known.KIND), None)
+    type_ = next((known for known in kinds if kind == known.KIND), None)
     if type_ is None or version != type_.api_version_of_kind():
         report(f"{title}: {kind} {name or ''} ({version}) is passed by")
         return
@@ -98,11 +115,11 @@ def _read(item: object, title: str, documents: Documents, report: Report) -> Non
         report(f"{title}: {kind} {name}: {_first(error)}")
         documents.failed = True
         return
-    _keep(resource, title, documents, report)
+    _keep(resource, title, documents, report, namespace)
 
 
-def _keep(resource: Resource, title: str, documents: Documents, report: Report) -> None:
-    namespace = (resource.metadata.namespace or _DEFAULT_NAMESPACE) if resource.NAMESPACED else ""
+def _keep(resource: Resource, title: str, documents: Documents, report: Report, default: str) -> None:
+    namespace = (resource.metadata.namespace or default) if resource.NAMESPACED else ""
     metadata = resource.metadata.model_copy(
         update={"uid": resource.metadata.uid or UID, "namespace": namespace},
     )
@@ -118,6 +135,9 @@ def _keep(resource: Resource, title: str, documents: Documents, report: Report) 
         case Playground():
             twice = (namespace, metadata.name) in documents.playgrounds
             documents.playgrounds[namespace, metadata.name] = resource
+        case P2PTask():
+            twice = (namespace, metadata.name) in documents.tasks
+            documents.tasks[namespace, metadata.name] = resource
     if twice:
         report(f"{title}: {resource.KIND} {metadata.name} has been read before; the last one counts")
 

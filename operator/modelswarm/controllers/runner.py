@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass
 
+from modelswarm import logs
 from modelswarm.controllers.queue import Key, WorkQueue
 from modelswarm.errors import Conflict, KubeError, Unavailable
 from modelswarm.metrics import Metrics, ReconcileResult
@@ -31,7 +32,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class ReconcileContext:
-    """Which reconcile a log line belongs to."""
+    """Which reconcile this is."""
 
     controller: str
     key: Key
@@ -39,18 +40,6 @@ class ReconcileContext:
 
 
 current_reconcile: ContextVar[ReconcileContext | None] = ContextVar("current_reconcile", default=None)
-
-
-class ReconcileLogFilter(logging.Filter):
-    """Adds ``controller``, ``object`` and ``reconcile_id`` to the records of whatever runs inside a reconcile."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        context = current_reconcile.get()
-        if context is not None:
-            record.controller = context.controller
-            record.object = str(context.key)
-            record.reconcile_id = context.reconcile_id
-        return True
 
 
 Reconcile = Callable[[Key], Awaitable[Result | None]]
@@ -138,9 +127,13 @@ class Controller:
                 self.queue.done(key)
 
     async def _one(self, key: Key) -> None:
-        token = current_reconcile.set(ReconcileContext(self.name, key, f"{self._process}-{next(self._serial)}"))
+        context = ReconcileContext(self.name, key, f"{self._process}-{next(self._serial)}")
+        token = current_reconcile.set(context)
         try:
-            with self._metrics.reconcile(self.name) as outcome:
+            with (
+                logs.about(controller=self.name, object=str(key), reconcile_id=context.reconcile_id),
+                self._metrics.reconcile(self.name) as outcome,
+            ):
                 outcome.result = await self._attempt(key)
         finally:
             current_reconcile.reset(token)

@@ -17,6 +17,7 @@ from modelswarm.api.labels import MANAGED_BY, MANAGER, MODEL_NAME, PLAYGROUND, T
 from modelswarm.api.meta import JsonObject
 from modelswarm.backends.bittorrent.nodes import contents_of
 from modelswarm.controllers.drift import controller_of
+from modelswarm.controllers.problems import index_by_problem
 from modelswarm.controllers.queue import Key, WorkQueue
 from modelswarm.controllers.runner import ReconcileContext, current_reconcile
 from modelswarm.controllers.world import World
@@ -70,6 +71,7 @@ def add_indexes(store: Store) -> None:
     store.index(P2PTASK, "owner", lambda obj: [owner.uid] if (owner := controller_of(obj)) is not None else [])
     store.index(P2PTASK, "content", _content_of)
     store.index(P2PTASK, "phase", lambda obj: [_phase_and_engine(obj)])
+    index_by_problem(store)
     store.index(DEPLOYMENT, "task", lambda obj: [name for name in _annotation(obj, TASKS).split(",") if name])
     store.index(CONFIGMAP, "task", lambda obj: _label_key(obj, TASK))
     store.index(CONFIGMAP, "playground", lambda obj: _label_key(obj, PLAYGROUND))

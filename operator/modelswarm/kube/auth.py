@@ -17,20 +17,21 @@ POOL_SIZE = 64
 BEARER = "BearerToken"
 
 
-async def load_configuration(kubeconfig: Path | None = None) -> Configuration:
+async def load_configuration(kubeconfig: Path | None = None, context: str | None = None) -> Configuration:
     """From ``kubeconfig``, else ``$KUBECONFIG``, else the pod's ServiceAccount, else ``~/.kube/config``.
 
+    ``context`` names one of a kubeconfig, in place of its current one.
     Raises SettingsError, also for a kubeconfig that turns the verification of the server's certificate off.
     """
     configuration = Configuration()
     path = str(kubeconfig or os.environ.get("KUBECONFIG") or "")
     try:
-        if not path and _in_cluster():
+        if not path and not context and _in_cluster():
             config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
         else:
             path = path or str(Path.home() / ".kube" / "config")
             _require_a_file(path)
-            await config.load_kube_config(config_file=path, client_configuration=configuration)
+            await config.load_kube_config(config_file=path, context=context, client_configuration=configuration)
     except ConfigException as error:
         raise SettingsError(f"KUBECONFIG: cannot log in to a cluster: {error}") from None
     if not configuration.verify_ssl:

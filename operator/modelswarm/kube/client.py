@@ -46,8 +46,7 @@ JSON_PATCH = "application/json-patch+json"
 APPLY = "application/apply-patch+yaml"
 
 # Nobody would read warnings about unknown fields, and to look for them costs the server a quarter of an apply.
-_MANAGED = {"fieldManager": MANAGER, "fieldValidation": "Ignore"}
-_FORCED = {**_MANAGED, "force": "true"}
+_UNCHECKED = {"fieldValidation": "Ignore"}
 
 
 class _NotSent(Unavailable):
@@ -59,7 +58,8 @@ class KubeClient:
 
     Every call ends within ``timeout`` seconds, attempts and pauses included. What has not reached the server, or may
     safely reach it twice, is tried a few times; longer retrying belongs to the work queue. ``may_write`` is asked right
-    before every write is sent (the Lease); while it says no, nothing but reads goes out.
+    before every write is sent (the Lease); while it says no, nothing but reads goes out. ``manager`` is the name under
+    which the server notes whose a field is.
     """
 
     def __init__(
@@ -69,7 +69,9 @@ class KubeClient:
         metrics: ClientMetrics | None = None,
         timeout: float = TIMEOUT,
         may_write: Callable[[], bool] = lambda: True,
+        manager: str = MANAGER,
     ) -> None:
+        self._managed = {"fieldManager": manager, **_UNCHECKED}
         self._configuration = api_client.configuration
         # The session of kubernetes_asyncio looks for proxies and a netrc file in a thread for every request: that costs
         # more than the request. This one shares its connections; kube.auth finds the proxy once. It needs no closing.
@@ -90,7 +92,7 @@ class KubeClient:
 
     async def apply(self, obj: JsonObject, *, force: bool = True) -> JsonObject:
         kind, key = kind_of(obj), key_of(obj)
-        query = _FORCED if force else _MANAGED
+        query = {**self._managed, "force": "true"} if force else self._managed
         try:
             return await self._call("apply", kind, "PATCH", kind.path(key.namespace, key.name), obj, APPLY, query)
         except Invalid as error:
@@ -103,7 +105,7 @@ class KubeClient:
         patch = [*tests, {"op": "add", "path": "/status", "value": obj.get("status") or {}}]
         path = kind.path(key.namespace, key.name, "status")
         try:
-            return await self._call("apply_status", kind, "PATCH", path, patch, JSON_PATCH, _MANAGED)
+            return await self._call("apply_status", kind, "PATCH", path, patch, JSON_PATCH, self._managed)
         except Invalid as error:
             raise await self._conflict(kind, obj) or error from None
 
@@ -120,12 +122,12 @@ class KubeClient:
     async def create(self, obj: JsonObject) -> JsonObject:
         kind = kind_of(obj)
         path = kind.path(key_of(obj).namespace)
-        return await self._call("create", kind, "POST", path, obj, JSON, _MANAGED, repeatable=False)
+        return await self._call("create", kind, "POST", path, obj, JSON, self._managed, repeatable=False)
 
     async def replace(self, obj: JsonObject) -> JsonObject:
         kind, key = kind_of(obj), key_of(obj)
         path = kind.path(key.namespace, key.name)
-        return await self._call("replace", kind, "PUT", path, obj, JSON, _MANAGED, repeatable=False)
+        return await self._call("replace", kind, "PUT", path, obj, JSON, self._managed, repeatable=False)
 
     async def json_patch(
         self,
@@ -137,7 +139,7 @@ class KubeClient:
         subresource: str | None = None,
     ) -> JsonObject:
         path = kind.path(namespace, name, subresource)
-        return await self._call("patch", kind, "PATCH", path, operations, JSON_PATCH, _MANAGED, repeatable=False)
+        return await self._call("patch", kind, "PATCH", path, operations, JSON_PATCH, self._managed, repeatable=False)
 
     async def delete(
         self,
@@ -146,11 +148,13 @@ class KubeClient:
         namespace: str | None = None,
         *,
         uid: str | None = None,
+        resource_version: str | None = None,
         propagation: str = "Background",
     ) -> bool:
         body: dict[str, Any] = {"propagationPolicy": propagation}
-        if uid is not None:
-            body["preconditions"] = {"uid": uid}
+        conditions = {"uid": uid, "resourceVersion": resource_version}
+        if conditions := {name: value for name, value in conditions.items() if value is not None}:
+            body["preconditions"] = conditions
         try:
             await self._call("delete", kind, "DELETE", kind.path(namespace, name), body, JSON)
         except NotFound:

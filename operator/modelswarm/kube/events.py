@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from modelswarm.api.meta import JsonObject, Resource
 from modelswarm.errors import Conflict, KubeError
 from modelswarm.kube.kinds import EVENT
-from modelswarm.kube.objects import metadata
+from modelswarm.kube.objects import key_of, metadata
 from modelswarm.kube.port import KubePort
 from modelswarm.metrics import ClientMetrics
 
@@ -54,7 +54,7 @@ class EventRecorder:
     def emit(
         self, regarding: Resource | JsonObject, type_: str, reason: str, message: str, action: str = "Reconcile"
     ) -> None:
-        """Tell ``Normal`` or ``Warning`` news about an object. Returns at once and does not fail."""
+        """Tell ``Normal`` or ``Warning`` news about an object, and log them. Returns at once and does not fail."""
         about = _reference(regarding)
         event = self._event(about, type_, reason, message, action)
         name = str(metadata(event)["name"])
@@ -63,6 +63,9 @@ class EventRecorder:
         self._told[name] = None
         while len(self._told) > REMEMBERED:
             del self._told[next(iter(self._told))]
+        level = logging.INFO if type_ == "Normal" else logging.WARNING
+        what = f"{about.get('kind')} {key_of({'metadata': about})}"
+        logger.log(level, "%s: %s: %s", what, reason, message, extra={"reason": reason})
         try:
             self._queue.put_nowait(event)
         except asyncio.QueueFull:

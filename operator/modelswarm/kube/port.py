@@ -102,9 +102,13 @@ class KubePort(Protocol):
         namespace: str | None = None,
         *,
         uid: str | None = None,
+        resource_version: str | None = None,
         propagation: str = "Background",
     ) -> bool:
-        """Returns False if it was gone already, or if another object has taken the name (``uid`` differs)."""
+        """Returns False if it was gone already, or if another object has taken the name (``uid`` differs).
+
+        Raises Conflict if it has changed since ``resource_version``.
+        """
         ...
 
     async def json_patch(

@@ -28,7 +28,7 @@ exit codes: 0 done; 1 worth another start; 2 a person must act (settings, creden
 
 def run(argv: Sequence[str]) -> int:
     """Parse ``argv``, load, report. Everything that costs start-up time is imported after the parsing."""
-    options = _parser(os.environ).parse_args(argv)
+    options = build_parser(os.environ).parse_args(argv)
     in_main_thread = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, _leave) if in_main_thread else None
     try:
@@ -88,8 +88,16 @@ def _load(options: argparse.Namespace) -> int:
 
 
 def say(line: str) -> None:
-    """One line on standard output, at once."""
-    print(f"model-loader: {line}", flush=True)
+    """One line on standard output, at once; with ``MODELSWARM_LOG_FORMAT=json`` as the other programs write theirs."""
+    if os.environ.get("MODELSWARM_LOG_FORMAT", "").strip() == "json":
+        import json
+        from datetime import UTC, datetime
+
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        line = json.dumps({"time": now, "level": "info", "logger": "modelswarm.loader", "message": line})
+        print(line, flush=True)
+    else:
+        print(f"model-loader: {line}", flush=True)
 
 
 async def _until_stopped(session: "Session") -> None:
@@ -132,7 +140,8 @@ def _where(error: BaseException) -> str:
     return f"{trace.tb_frame.f_globals.get('__name__', '?')}:{trace.tb_lineno}" if trace else "an unknown place"
 
 
-def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
+def build_parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
+    """The options; ``environ`` has the defaults of some."""
     parser = argparse.ArgumentParser(
         prog="modelswarm load",
         description="Put a model's files in place, verified.",

@@ -1,9 +1,9 @@
 """httpx, reading in pieces that suit gigabytes.
 
 What httpx reads by default is at most 64 KiB at a time, and 16 KiB (one record) over TLS; every piece passes through
-some twenty Python frames, so that a GB over TLS costs six CPU seconds. Reading what asyncio has, up to 256 KiB, costs
-2.4. Only the bottom layer is replaced, through the interface that httpcore has for that; connection pool,
-HTTP and everything above are untouched. Behind a proxy (``HTTPS_PROXY`` and so on) httpx's own layer is used.
+some twenty Python frames. Here a piece is what has arrived, up to 256 KiB (``wire``). Only the bottom layer is
+replaced, through the interface that httpcore has for that; connection pool, HTTP and everything above are untouched.
+Behind a proxy (``HTTPS_PROXY`` and so on) httpx's own layer is used.
 """
 
 import asyncio
@@ -16,7 +16,8 @@ from urllib.request import getproxies
 import httpcore
 import httpx
 
-_READ = 1 << 20
+from modelswarm.loader.wire import Wire
+
 _FALLBACK_SECONDS = 0.25
 """After which a second address of the host is tried as well (RFC 8305)."""
 
@@ -111,29 +112,28 @@ class _Backend(httpcore.AsyncNetworkBackend):
     ) -> httpcore.AsyncNetworkStream:
         try:
             async with asyncio.timeout(timeout):
-                reader, writer = await asyncio.open_connection(
-                    host, port, limit=_READ, happy_eyeballs_delay=_FALLBACK_SECONDS
+                _, wire = await asyncio.get_running_loop().create_connection(
+                    Wire, host, port, happy_eyeballs_delay=_FALLBACK_SECONDS
                 )
         except TimeoutError as error:
             raise httpcore.ConnectTimeout from error
         except OSError as error:
             raise httpcore.ConnectError(str(error)) from error
-        return _Stream(reader, writer)
+        return _Stream(wire)
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
 
 
 class _Stream(httpcore.AsyncNetworkStream):
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """What has arrived. ``max_bytes`` is httpcore's idea of a piece, not a limit of what it can take."""
         try:
             async with asyncio.timeout(timeout):
-                return await self._reader.read(_READ)
+                return await self._wire.read()
         except TimeoutError as error:
             raise httpcore.ReadTimeout from error
         except OSError as error:
@@ -142,8 +142,7 @@ class _Stream(httpcore.AsyncNetworkStream):
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         try:
             async with asyncio.timeout(timeout):
-                self._writer.write(buffer)
-                await self._writer.drain()
+                await self._wire.write(buffer)
         except TimeoutError as error:
             raise httpcore.WriteTimeout from error
         except OSError as error:
@@ -151,14 +150,14 @@ class _Stream(httpcore.AsyncNetworkStream):
 
     async def aclose(self) -> None:
         # Not close(): that waits for the other side to end TLS properly, and a stalled one never does.
-        self._writer.transport.abort()
+        self._wire.abort()
 
     async def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.AsyncNetworkStream:
         try:
             async with asyncio.timeout(timeout):
-                await self._writer.start_tls(ssl_context, server_hostname=server_hostname)
+                await self._wire.start_tls(ssl_context, server_hostname)
         except TimeoutError as error:
             await self.aclose()
             raise httpcore.ConnectTimeout from error
@@ -171,9 +170,9 @@ class _Stream(httpcore.AsyncNetworkStream):
     def get_extra_info(self, info: str) -> Any:
         match info:
             case "ssl_object":
-                return self._writer.get_extra_info("ssl_object")
+                return self._wire.get_extra_info("ssl_object")
             case "is_readable":
                 # httpcore asks this of an idle connection: bytes that nobody asked for mean that it has ended.
-                return self._reader.at_eof() or self._reader.exception() is not None
+                return self._wire.ended
             case _:
                 return None

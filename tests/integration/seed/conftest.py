@@ -23,6 +23,8 @@ MODEL_DIR = "/proc/self/cwd"
 """As /mnt/models on real nodes: one text that means a directory of its own for every agent of this machine."""
 OME_KINDS = ("BaseModel", "ClusterBaseModel")
 SHARDS, SHARD_BYTES = 3, 3 << 20
+HTTP = httpx.Client(timeout=5, trust_env=False, verify=False, limits=httpx.Limits(max_keepalive_connections=0))
+"""One for all: to make a client costs a hundred times as much as to ask."""
 MakeFleet = Callable[..., AgentFleet]
 
 _numbers = itertools.count(1)
@@ -126,7 +128,7 @@ def files_in(directory: Path) -> dict[str, str]:
 
 def metainfo(agent: Agent, route: str, **rest: Any) -> httpx.Response:
     """As curl asks."""
-    return httpx.get(f"http://{agent.host}:{METAINFO_PORT}{route}", timeout=5, trust_env=False, **rest)
+    return HTTP.get(f"http://{agent.host}:{METAINFO_PORT}{route}", **rest)
 
 
 def install_seed(cluster: ControlPlane) -> None:

@@ -1,11 +1,10 @@
 """The seventeen metrics of the seed, on port 8080, with the numbers that hub, sizes and nodes give."""
 
-import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-from dev.agents import HTTP_PORT, Agent
+from dev.agents import Agent
 from dev.hub import Kind, Slow, WrongBytes
 from tests.integration.seed.conftest import MODEL_DIR, MakeFleet, Seed, metainfo, model_hash, size
 from tests.integration.support import eventually
@@ -38,8 +37,7 @@ class Page:
     """What one agent's /metrics says."""
 
     def __init__(self, agent: Agent) -> None:
-        answer = httpx.get(f"http://{agent.host}:{HTTP_PORT}/metrics", timeout=5, trust_env=False)
-        self.families = {family.name: family for family in text_string_to_metric_families(answer.text)}
+        self.families = {family.name: family for family in text_string_to_metric_families(agent.metrics())}
         self.samples: list[Sample] = [sample for family in self.families.values() for sample in family.samples]
 
     def of(self, name: str, **labels: str) -> float:
@@ -102,7 +100,7 @@ def test_while_it_runs_the_gauges_move(seed: Seed, fleet_agents: list[Agent]) ->
     agents, repository = fleet_agents, seed.repository()
     wanted = model_hash(repository)
     for kind in (Kind.CDN, Kind.RESOLVE):
-        seed.hub.fail("*", Slow(bytes_per_second=300 << 10), on=kind)
+        seed.hub.fail("*", Slow(bytes_per_second=150 << 10), on=kind)
     seed.create("m", f"hf://{repository.id}", path=f"{MODEL_DIR}/m")
 
     def look() -> bool:

@@ -1,5 +1,8 @@
 """What becomes of BaseModels on the nodes: paths, removal, branches that move, schemes that nobody fetches."""
 
+import json
+from typing import Any
+
 import pytest
 
 from dev.agents import Agent, AgentFleet
@@ -14,8 +17,10 @@ from tests.integration.seed.conftest import (
     size,
 )
 from tests.integration.support import eventually
+from tests.integration.support.ome import base_model
 
 LABEL = "models.ome.io/clusterbasemodel.{}"
+NOTHING: dict[str, Any] = {"metadata": {"labels": {}, "annotations": {}}}
 NAMESPACED = "models.ome.io/{}.basemodel.{}"
 
 
@@ -67,10 +72,84 @@ def test_a_deleted_model_leaves_the_nodes_and_comes_back_when_it_is_made_again(s
     assert seed.sent() == size(repository)
 
 
+@pytest.mark.parametrize("pause", [pytest.param(True, id="later"), pytest.param(False, id="at once")])
+def test_made_again_it_is_of_the_branch_as_it_is_then(seed: Seed, agents: list[Agent], pause: bool) -> None:
+    """Not of the commit that was pinned for a model that is gone; whose Lease goes with it."""
+    repository, label = seed.repository(), LABEL.format("m")
+    uri, path = f"hf://{repository.id}", f"{MODEL_DIR}/m"
+    seed.create("m", uri, path=path)
+    seed.ready(label, *agents)
+    eventually(lambda: "ome.io/status" in (seed.lease(repository) or NOTHING)["metadata"]["labels"], 20, 0.1)
+    repository.move("main", repository.commit({"config.json": b'{"later": true}'}, base="main"))
+    now = digests(repository)
+    seed.api.delete("ClusterBaseModel", "m")
+    if pause:
+        gone(seed, agents, label, "clusterbasemodel.m", "m")
+        eventually(lambda: seed.lease(repository) is None, 10, 0.1)
+    seed.create("m", uri, path=path)
+    eventually(lambda: all(files_in(agent.store / "m") == now for agent in agents), 60, 0.2)
+    seed.ready(label, *agents)
+    lease = eventually(lambda: seed.lease(repository), 10)
+    assert lease["metadata"]["annotations"]["modelswarm.io/commit"] == repository.head
+    assert lease["metadata"]["annotations"]["modelswarm.io/models"] == _uid(seed, "m")
+
+
+def test_a_second_model_of_the_branch_keeps_its_commit_when_the_first_one_goes(
+    seed: Seed, fleet: AgentFleet, agents: list[Agent]
+) -> None:
+    repository = seed.repository()
+    first = digests(repository)
+    seed.create("one", f"hf://{repository.id}", path=f"{MODEL_DIR}/one", nodeSelector={"zone": "a"})
+    n1, n2, n3 = agents
+    seed.ready(LABEL.format("one"), n1, n2)
+    eventually(lambda: "ome.io/status" in (seed.lease(repository) or NOTHING)["metadata"]["labels"], 20, 0.1)
+    repository.move("main", repository.commit({"config.json": b'{"later": true}'}, base="main"))
+    seed.create("two", f"hf://{repository.id}", path=f"{MODEL_DIR}/two", nodeSelector={"zone": "a"})
+    seed.ready(LABEL.format("two"), n1, n2)
+    named = ",".join(sorted([_uid(seed, "one"), _uid(seed, "two")]))
+    eventually(
+        lambda: (seed.lease(repository) or NOTHING)["metadata"]["annotations"]["modelswarm.io/models"] == named, 20, 0.2
+    )
+    seed.api.delete("ClusterBaseModel", "one")
+    gone(seed, agents, LABEL.format("one"), "clusterbasemodel.one", "one")
+    seed.cluster.kubectl("label", "node", n3.node, "zone=a")
+    try:
+        seed.ready(LABEL.format("two"), *agents)
+        for agent in agents:
+            assert files_in(agent.store / "two") == first
+    finally:
+        seed.cluster.kubectl("label", "node", n3.node, "zone-")
+
+
+def test_what_a_models_files_say_of_it_is_told_to_ome(seed: Seed, agents: list[Agent]) -> None:
+    config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "max_position_embeddings": 8192}
+    repository = seed.repository(**{"config.json": json.dumps(config).encode()})
+    seed.create("m", f"hf://{repository.id}", path=f"{MODEL_DIR}/m")
+    hidden = base_model("hidden", f"hf://{repository.id}", path=f"{MODEL_DIR}/hidden")
+    hidden["metadata"]["annotations"] = {"ome.oracle.com/skip-config-parsing": "true"}
+    seed.api.create(hidden)
+    for name in ("m", "hidden"):
+        seed.ready(LABEL.format(name), *agents)
+    for agent in agents:
+        found = seed.entries(agent.node)
+        assert found["clusterbasemodel.m"]["config"] == {
+            "modelType": "llama",
+            "modelArchitecture": "LlamaForCausalLM",
+            "modelFramework": {"name": "transformers"},
+            "modelFormat": {"name": "safetensors", "version": "1.0.0"},
+            "maxTokens": 8192,
+        }
+        assert "config" not in found["clusterbasemodel.hidden"]
+
+
+def _uid(seed: Seed, name: str) -> str:
+    return str(seed.api.get("ClusterBaseModel", name)["metadata"]["uid"])
+
+
 def test_deleted_while_it_is_fetched_nothing_moves_any_more(seed: Seed, agents: list[Agent]) -> None:
     repository = seed.repository()
     for kind in (Kind.CDN, Kind.RESOLVE):
-        seed.hub.fail("*", Slow(bytes_per_second=256 << 10), on=kind)
+        seed.hub.fail("*", Slow(bytes_per_second=80 << 10), on=kind)
     seed.create("m", f"hf://{repository.id}", path=f"{MODEL_DIR}/m")
     eventually(lambda: seed.sent() > size(repository) * 0.1, 30)
     seed.api.delete("ClusterBaseModel", "m")

@@ -88,6 +88,23 @@ def test_the_lease_is_found_by_the_troubleshooting_commands(seed: Seed, fleet: A
     assert seed.sent() == size(repository)
 
 
+def test_who_downloads_is_on_the_lease_long_before_it_is_renewed(seed: Seed, fleet: AgentFleet) -> None:
+    """kubectl get leases -n ome -o yaml"""
+    repository = seed.repository()
+    for kind in (Kind.CDN, Kind.RESOLVE):
+        seed.hub.fail("*", Slow(bytes_per_second=100 << 10), on=kind)
+    seed.create("m", f"hf://{repository.id}", path=f"{MODEL_DIR}/m")
+
+    def readers() -> set[str]:
+        lease = seed.lease(repository) or {"metadata": {"annotations": {}}}
+        named = lease["metadata"]["annotations"].get("modelswarm.io/origin-readers", "")
+        return set(filter(None, named.split(",")))
+
+    eventually(lambda: readers() == set(fleet.agents), 5, 0.2)
+    seed.hub.faults.clear()
+    seed.ready(LABEL.format("m"), *fleet.agents.values())
+
+
 def test_a_deleted_lease_keeps_nothing_from_going_on(seed: Seed, fleet: AgentFleet) -> None:
     """kubectl delete lease ome-model-<hash> -n ome"""
     repository, name = seed.repository(), LABEL.format("m")

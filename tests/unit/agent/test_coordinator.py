@@ -5,7 +5,6 @@ import pytest
 from modelswarm.agent import bits
 from modelswarm.agent.asking import ASK_SECONDS
 from modelswarm.agent.coordinator import (
-    BUSY_SECONDS,
     SETTLE_SECONDS,
     SILENT_SECONDS,
     STUCK_SECONDS,
@@ -14,6 +13,7 @@ from modelswarm.agent.coordinator import (
 from modelswarm.agent.members import GONE_SECONDS
 from modelswarm.agent.messages import Answer, BadFile, Busy, Failure, Publication
 from modelswarm.agent.segments import plan
+from modelswarm.agent.yielding import BUSY_SECONDS
 from modelswarm.content.manifest import Manifest, ManifestFile, Origin, OriginKind
 from tests.unit.agent.coordination import MIB, hashes_of, manifest, report
 
@@ -104,7 +104,73 @@ def test_a_window_of_several_segments_stays_one() -> None:
     both = hashes_of(SEGMENTS[1], SIZES) + hashes_of(SEGMENTS[2], SIZES)
     window = Publication(segments=(1, 2), hashes=both, publisher="a")
     desk.report(report("a", epoch=EPOCH, have=(1, 2), published=(window,)), 1.0)
-    assert desk.report(report("b"), 1.0).published == (window,)
+    assert desk.report(report("b"), 1.0).published == (window.model_copy(update={"window": True}),)
+
+
+def half_published() -> Coordinator:
+    """File a is in windows of one segment each, and much is left."""
+    desk = coordinator(manifest(a_bin=8 * MIB, b_bin=200 * MIB, c_json=100))
+    desk.report(report("x", published=tuple(large("x", segment) for segment in range(1, 41)), wants=0), 0.0)
+    return desk
+
+
+def large(node: str, segment: int, salt: str = "") -> Publication:
+    """Of the content of ``half_published``."""
+    content = manifest(a_bin=8 * MIB, b_bin=200 * MIB, c_json=100)
+    sizes = [file.size for file in sorted(content.files)]
+    hashes = hashes_of(plan(content, 2 * MIB)[segment], sizes, salt=salt)
+    return Publication(segments=(segment,), hashes=hashes, publisher=node)
+
+
+def test_what_several_nodes_publish_becomes_one_window() -> None:
+    desk = half_published()
+    cursor = desk.report(report("late"), 1.0).cursor
+    for number, node in enumerate("abc"):
+        desk.report(report(node, published=(large(node, 60 + number),), wants=0), 5.0)
+    here = report("late", epoch=EPOCH, cursor=desk.report(report("late", epoch=EPOCH, cursor=cursor), 5.0).cursor)
+    assert desk.report(here, 6.0).published == (), "it is gathered with what may come"
+    assert not desk.has_news(here.cursor)
+    desk.tick(7.0)
+    assert desk.has_news(here.cursor)
+    [window] = desk.report(here, 7.0).published
+    assert (window.segments, window.publishers, window.window) == ((60, 61, 62), ("a", "b", "c"), True)
+    assert window.hashes == b"".join(large("any", segment).hashes for segment in window.segments)
+
+
+def test_windows_of_a_predecessor_stay_what_they_are() -> None:
+    window = Publication(
+        segments=(1, 2, 4),
+        hashes=b"".join(hashes_of(SEGMENTS[segment], SIZES) for segment in (1, 2, 4)),
+        publisher="a",
+        publishers=("a", "b", "a"),
+        window=True,
+    )
+    desk = coordinator(successor=True)
+    # By itself it would be gathered; with the window it is part of that.
+    desk.report(report("b", have=(3, 5, 6, 7, 8), published=published("b", 3, 5, 6, 7, 8)), 0.0)
+    desk.report(report("b", have=(2,), published=(window,)), 0.0)
+    told = desk.report(report("c"), 0.0).published
+    assert window in told
+    assert sorted(segment for each in told for segment in each.segments) == list(range(1, 9))
+
+
+def test_other_bytes_of_a_segment_are_a_window_of_their_own() -> None:
+    desk = coordinator()
+    for node in ("liar", "a", "b"):
+        desk.report(report(node, wants=0), 0.0)
+    both = hashes_of(SEGMENTS[1], SIZES, salt="wrong") + hashes_of(SEGMENTS[2], SIZES)
+    desk.report(report("liar", published=(Publication(segments=(1, 2), hashes=both, publisher="liar"),), wants=0), 0.0)
+    rest = tuple(segment for segment in (*A, *B) if segment > 2)
+    desk.report(report("a", have=ALL, published=published("a", *rest), wants=0), 0.0)
+    cursor = desk.report(report("a", epoch=EPOCH, have=ALL, wants=0), 0.0).cursor
+    answer = desk.report(report("a", epoch=EPOCH, cursor=cursor, have=ALL, bad=(BadFile(file=0),), wants=8), 0.0)
+    assert 1 in answer.reread
+    desk.report(report("a", epoch=EPOCH, cursor=cursor, have=ALL, published=published("a", 1), wants=8), 0.0)
+    told = {each.segments: each for each in desk.report(report("late"), 0.0).published}
+    assert told[1,].hashes == hashes_of(SEGMENTS[1], SIZES)
+    assert told[2,].publisher == "liar"
+    news = desk.report(report("a", epoch=EPOCH, cursor=cursor, have=ALL, wants=0), 0.0).published
+    assert [each.segments for each in news] == [(1,)]
 
 
 def test_the_first_publication_wins_and_a_late_one_is_ignored() -> None:
@@ -369,21 +435,15 @@ def test_a_liar_is_found_shunned_and_its_bytes_replaced() -> None:
     assert all(desk._roster.count(segment) == 2 for segment in lies)
 
 
-def test_a_complaint_about_a_file_that_somebody_has_verified_is_ignored() -> None:
-    desk = coordinator()
-    fill(desk, 0.0, "a", "b")
-    desk.report(report("a", epoch=EPOCH, have=ALL, verified=(0,)), 1.0)
-    desk.report(report("b", epoch=EPOCH, have=ALL, cursor=99, bad=(BadFile(file=0),)), 1.0)
-    assert desk.report(report("b", epoch=EPOCH, have=ALL, wants=8), 1.0).assign == ()
-
-
 def test_an_origin_that_delivers_the_same_wrong_bytes_twice_ends_it() -> None:
     desk = coordinator()
     fill(desk, 0.0, "a", "b")
     for _ in range(2):
-        cursor = desk.report(report("a", epoch=EPOCH, have=ALL), 1.0).cursor
-        desk.report(report("a", epoch=EPOCH, cursor=cursor, have=ALL, bad=(BadFile(file=0),)), 1.0)
-        fill_again(desk)
+        for node in "ab":
+            cursor = desk.report(report(node, epoch=EPOCH, have=ALL), 1.0).cursor
+            desk.report(report(node, epoch=EPOCH, cursor=cursor, have=ALL, bad=(BadFile(file=0),)), 1.0)
+        if desk.failure is None:
+            fill_again(desk)
     assert desk.failure is not None
     assert desk.failure.reason == "DigestMismatch"
     assert not desk.failure.retryable

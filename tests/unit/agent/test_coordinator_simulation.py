@@ -218,7 +218,7 @@ def test_five_hundred_members_cost_little() -> None:
         while more:
             answer = coordinator.report(report(node, epoch=1, cursor=cursors.get(node, 0), wants=0), 1.0)
             assert len(answer.model_dump_json()) < 2 << 20
-            told[node] = told.get(node, 0) + len(answer.published)
+            told[node] = told.get(node, 0) + sum(len(each.segments) for each in answer.published)
             cursors[node], more = answer.cursor, answer.more
     assert set(told.values()) == {len(segments)}
     # Those five said that they have nothing any more; each had been the only one with 21 segments.

@@ -18,7 +18,8 @@ REASONS = {*ScoutReason, *ProvisionReason, *ContentReason, *StoreReason, *OF_TRO
 
 @pytest.fixture(scope="module")
 def documented() -> set[str]:
-    text = (ROOT / "docs" / "reference" / "conditions.md").read_text().partition("### Reasons in a NodeCache")[2]
+    page = (ROOT / "docs" / "reference" / "troubleshooting.md").read_text()
+    text = page.partition("\n## NodeCache\n")[2].partition("\n## ")[0]
     cells = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
     return {reason for cell in cells for reason in re.findall(r"`(\w+)`", cell)}
 

@@ -11,6 +11,8 @@ from modelswarm.agent.election import (
     LOOK_JOINED,
     RENEW,
     REOPEN,
+    TELL,
+    TELL_FIRST,
     Acquire,
     Complete,
     Decision,
@@ -31,6 +33,7 @@ NOW = 1000.0
 URL = "http://10.0.0.2:8081"
 OTHER = Record(holder="other", renewed="t", coordinator=URL, epoch=5)
 MINE = Record(holder="me", renewed="t", coordinator="http://10.0.0.1:8081", epoch=9)
+NAMING = replace(MINE, readers=("n1",))
 TERM = Term(epoch=9, renewed_at=NOW)
 DONE = Record(holder="other", complete=True, epoch=5)
 
@@ -44,6 +47,10 @@ def view(record: Record | None, term: Term | None = None, **changes: object) -> 
     [
         # A node that lacks the content.
         pytest.param(view(None), Acquire, id="no Lease: acquire"),
+        pytest.param(view(None, joined=True), Wait(LOOK), id="deleted, and the coordinator answers: it makes it again"),
+        pytest.param(
+            view(None, joined=True, changed_at=NOW - 2 * RENEW), Acquire, id="it has not made it again: acquire"
+        ),
         pytest.param(view(Record()), Acquire, id="nobody holds it: acquire"),
         pytest.param(view(MINE), Acquire, id="held by this node before a restart: acquire at once"),
         pytest.param(view(OTHER), Join(URL, "other", 5, LOOK), id="held by another: join, look again soon"),
@@ -80,7 +87,19 @@ def view(record: Record | None, term: Term | None = None, **changes: object) -> 
         pytest.param(view(OTHER, TERM), StandDown, id="another holds it: stand down"),
         pytest.param(view(replace(MINE, epoch=10), TERM), StandDown, id="another process of this node holds it"),
         pytest.param(view(replace(MINE, holder=""), TERM), StandDown, id="somebody cleared it: stand down"),
-        pytest.param(view(None, TERM), Acquire, id="the Lease was deleted: acquire again"),
+        pytest.param(view(None, TERM), Renew, id="the Lease was deleted: make it again, in the same term"),
+        pytest.param(view(None, TERM, failed=True), Release, id="not for what cannot be had"),
+        pytest.param(view(None, TERM, now=NOW + DURATION * GIVE_UP), StandDown, id="nor when it is too late"),
+        pytest.param(
+            view(MINE, TERM, news=True), Hold(TELL_FIRST), id="somebody reads the origin, and nobody is named: soon"
+        ),
+        pytest.param(view(MINE, TERM, news=True, now=NOW + TELL_FIRST), Renew, id="now"),
+        pytest.param(
+            view(NAMING, TERM, news=True, now=NOW + TELL_FIRST),
+            Hold(RENEW * TELL - TELL_FIRST),
+            id="others are named than read the origin: a little later",
+        ),
+        pytest.param(view(NAMING, TERM, news=True, now=NOW + RENEW * TELL), Renew, id="then"),
         pytest.param(view(MINE, TERM, finished=True, have=True), Complete, id="everybody has everything: complete"),
         pytest.param(view(None, TERM, finished=True, have=True), Complete, id="also if the Lease is gone"),
         pytest.param(view(OTHER, TERM, finished=True, have=True), StandDown, id="but not if another holds it"),

@@ -3,12 +3,14 @@
 import asyncio
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from modelswarm.agent.election import Acquire, Complete, Decision, Join, Release, StandDown, Wait
-from modelswarm.agent.leases import ModelLease, Plan, Situation, lease_name, read, render
+from modelswarm.agent.election import Acquire, Complete, Decision, Join, Release, Renew, StandDown, Wait
+from modelswarm.agent.leaserecord import lease_name, read, render
+from modelswarm.agent.leases import ModelLease, Plan, Situation
 from modelswarm.api.meta import JsonObject
 from modelswarm.errors import Unavailable
 from modelswarm.kube.key import Key
@@ -21,6 +23,7 @@ HASH = "5237ac215d377e74ed8d5d5403214de4e307cf0c1f4248ee65c19cef875de721"
 NAME = "ome-model-5237ac215d377e74"
 START = datetime(2026, 1, 1, tzinfo=UTC)
 LACKS = Situation()
+PINNED = Plan("http://n1:8081", segment_bytes=8 << 20, repo="org/model", commit="c" * 40, manifest="sha256:ab")
 
 
 def time() -> float:
@@ -37,6 +40,7 @@ class Node:
         *,
         skew: float = 0.0,
         readers: Callable[[], Sequence[str]] = tuple,
+        models: Callable[[], Sequence[str]] = tuple,
         interruption: Interruption = lambda verb: None,
     ) -> None:
         self.lease = ModelLease(
@@ -46,6 +50,7 @@ class Node:
             me=name,
             plan=Plan(f"http://{name}:8081", segment_bytes=4 << 20, repo="org/model", commit=name * 3),
             readers=readers,
+            models=models,
             now=lambda: START + timedelta(seconds=time() + skew),
             rng=random.Random(name),
         )
@@ -194,17 +199,108 @@ async def test_a_complete_lease_opens_again_when_nobody_has_the_content() -> Non
     assert (record.holder, record.complete, record.transitions) == ("n2", False, 1)
 
 
-async def test_a_deleted_lease_is_acquired_again() -> None:
+async def test_a_deleted_lease_is_made_again_by_its_holder_and_the_term_goes_on() -> None:
+    """A new term would be a new coordinator, under which what is in flight may be read again."""
     server = FakeServer()
     node = Node(server, "n1")
     await node.step()
-    epoch = node.lease.term and node.lease.term.epoch
+    await node.lease.pin(PINNED)
+    before = read(stored(server))
     server.objects.clear()
     await asyncio.sleep(30)
-    await node.step()
+    assert isinstance(await node.step(), Renew)
     assert node.lease.holds
-    assert node.lease.term is not None
-    assert node.lease.term.epoch != epoch
+    assert replace(read(stored(server)), renewed="") == replace(before, renewed="")
+
+
+async def test_who_has_joined_waits_for_the_holder_to_make_it_again_but_not_for_ever() -> None:
+    server = FakeServer()
+    first, second = Node(server, "n1"), Node(server, "n2")
+    await first.step()
+    second.situation = Situation(joined=True)
+    await second.step()
+    server.objects.clear()
+    await asyncio.sleep(30)
+    assert isinstance(await second.step(), Wait)
+    await first.step()
+    assert isinstance(await second.step(), Join)
+    server.objects.clear()
+    task = asyncio.create_task(second.run())
+    await asyncio.sleep(150)
+    assert second.lease.holds
+    assert second.lease.predecessor is not None, "others may be reading what it shares out"
+    assert read(stored(server)).segment_bytes == 4 << 20
+    task.cancel()
+
+
+async def test_who_reads_the_origin_is_shown_soon_and_not_too_often() -> None:
+    server = FakeServer()
+    readers = ["n2", "n1"]
+    node = Node(server, "n1", readers=lambda: readers)
+
+    async def coordinate() -> None:
+        while True:
+            await node.step()
+            await asyncio.sleep(1)
+
+    task = asyncio.create_task(coordinate())
+    await asyncio.sleep(3)
+    assert read(stored(server)).readers == ("n1", "n2")
+    readers.append("n3")
+    await asyncio.sleep(11)
+    assert read(stored(server)).readers == ("n1", "n2", "n3")
+    began, before = time(), writes(server)
+    while time() < began + 300:
+        # As often as can be, with every node that comes and goes.
+        readers[:] = [f"n{number}" for number in range(1 + int(time() * 7) % 5)]
+        await asyncio.sleep(0.5)
+    assert writes(server) - before <= 300 / 10 + 1
+    readers.clear()
+    await asyncio.sleep(31)
+    assert read(stored(server)).readers == ()
+    before = writes(server)
+    await asyncio.sleep(300)
+    assert writes(server) - before <= 300 / 30 + 1
+    task.cancel()
+
+
+async def test_for_whom_a_branch_is_pinned_is_written_with_the_pin_and_stays_when_it_is_complete() -> None:
+    server = FakeServer()
+    models = ["uid-2", "uid-1"]
+    node = Node(server, "n1", models=lambda: models)
+    assert await node.lease.look() is None
+    assert await node.lease.take("a test")
+    assert read(stored(server)).models == ("uid-1", "uid-2")
+    models.append("uid-3")
+    await asyncio.sleep(30)
+    await node.step()
+    assert read(stored(server)).models == ("uid-1", "uid-2", "uid-3")
+    models.remove("uid-1")
+    node.situation = Situation(have=True, finished=True)
+    await node.step()
+    assert (read(stored(server)).models, read(stored(server)).complete) == (("uid-2", "uid-3"), True)
+
+
+async def test_taken_anew_nothing_of_an_earlier_pin_counts() -> None:
+    server = FakeServer()
+    first, second = Node(server, "n1"), Node(server, "n2")
+    await first.step()
+    await first.lease.pin(PINNED)
+    first.situation = Situation(have=True, finished=True)
+    await first.step()
+    await second.lease.look()
+    second.lease.plan = Plan("http://n2:8081", repo="org/model")
+    assert await second.lease.take("a test", anew=True)
+    record = read(stored(server))
+    assert (record.holder, record.commit, record.manifest, record.complete) == ("n2", "", "", False)
+
+
+async def test_of_two_who_take_it_one_has_it() -> None:
+    server = FakeServer()
+    nodes = [Node(server, "n1"), Node(server, "n2")]
+    for node in nodes:
+        await node.lease.look()
+    assert sorted([await node.lease.take("a test") for node in nodes]) == [False, True]
 
 
 async def test_a_deleted_lease_that_another_took_is_lost() -> None:
@@ -265,8 +361,7 @@ async def test_what_the_holder_finds_out_is_written_with_a_renewal() -> None:
     server = FakeServer()
     node = Node(server, "n1")
     await node.step()
-    pinned = Plan("http://n1:8081", segment_bytes=8 << 20, repo="org/model", commit="c" * 40, manifest="sha256:ab")
-    await node.lease.pin(pinned)
+    await node.lease.pin(PINNED)
     record = read(stored(server))
     assert (record.segment_bytes, record.commit, record.manifest) == (8 << 20, "c" * 40, "sha256:ab")
     await asyncio.sleep(30)

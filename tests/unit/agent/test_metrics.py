@@ -72,6 +72,8 @@ SEED = {
     of_hash("ome_p2p_metainfo_latency_seconds_count"): 1,
 }
 OURS = {
+    'modelswarm_agent_received_bytes_total{source="origin"}': 100,
+    'modelswarm_agent_received_bytes_total{source="peers"}': 300,
     of_hash("modelswarm_agent_model_info", model="org/model", revision="main"): 1,
     'modelswarm_agent_models{state="Ready"}': 5,
     'modelswarm_agent_models{state="Failed"}': 0,
@@ -121,6 +123,14 @@ def test_durations_reach_a_day() -> None:
 )
 def test_where_a_model_came_from(origin: int, peers: int, source: Source) -> None:
     assert Source.of(origin, peers) is source
+
+
+def test_received_bytes_are_there_from_the_start_so_that_rates_see_the_first() -> None:
+    found = samples(AgentMetrics())
+    assert [found[f'modelswarm_agent_received_bytes_total{{source="{each}"}}'] for each in ("origin", "peers")] == [
+        0,
+        0,
+    ]
 
 
 def test_a_model_that_is_gone_leaves_no_labels() -> None:

@@ -202,7 +202,6 @@ def test_an_entry_of_the_config_map() -> None:
     assert json.loads(text) == {
         "name": "llama",
         "status": "Updating",
-        "config": None,
         "progress": {
             "phase": "Downloading",
             "totalBytes": 10,
@@ -212,7 +211,7 @@ def test_an_entry_of_the_config_map() -> None:
         },
     }
     [text] = omestatus.entries([replace(fetching, state=ModelState.READY)], NOW).values()
-    assert json.loads(text) == {"name": "llama", "status": "Ready", "config": None}
+    assert json.loads(text) == {"name": "llama", "status": "Ready"}
 
 
 # Standings

@@ -1,5 +1,6 @@
 """Which contents a node should hold: by placement, by pods, by OME's models; and what is only reported."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -342,6 +343,52 @@ def test_a_local_model_is_ready_when_it_is_there() -> None:
 def test_a_cluster_scoped_and_a_namespaced_model_are_different_claims() -> None:
     [found] = decide(sight(models=[ome("hf://a/b"), ome("hf://a/b", namespace="team")])).wanted.values()
     assert {claim.kind for claim in found.claims} == {"BaseModel", "ClusterBaseModel"}
+
+
+def test_who_wants_a_model_is_known_of_the_whole_cluster() -> None:
+    here = ome("hf://a/b", name="here")
+    elsewhere = ome("hf://a/b@main", name="elsewhere", nodeSelector={"gpu": "t4"})
+    only_there = ome("hf://c/d", name="only-there", nodeSelector={"gpu": "t4"})
+    going = ome("hf://a/b", name="going", deleted=True)
+    far = task(status={"nodes": ["node-2"]})
+    needs = decide(sight(tasks=[far], models=[here, elsewhere, only_there, going, ome("s3://x", name="other")]))
+    assert needs.owners == {
+        model_hash("a/b@main"): {"uid-here", "uid-elsewhere"},
+        model_hash("c/d@main"): {"uid-only-there"},
+        model_hash(f"org/model@{COMMIT}"): {"uid-t"},
+    }
+    [found] = needs.wanted.values()
+    assert found.models == {"uid-here", "uid-elsewhere"}
+
+
+def test_a_task_pins_nothing() -> None:
+    [found] = wanted(task()).values()
+    assert found.models == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        pytest.param("a", "b", True, id="another one"),
+        pytest.param("a", "ab", False, id="one more"),
+        pytest.param("ab", "b", False, id="one less"),
+        pytest.param("", "a", False, id="a task's content has none"),
+    ],
+)
+def test_a_branch_is_wanted_anew_when_none_of_those_is_left_who_wanted_it(
+    before: str, after: str, expected: bool
+) -> None:
+    [found] = wanted(task()).values()
+    assert replace(found, models=frozenset(after)).is_anew(replace(found, models=frozenset(before))) is expected
+
+
+def test_what_the_files_of_a_model_say_may_be_hidden() -> None:
+    model = ome("hf://a/b")
+    model.metadata.annotations["ome.oracle.com/skip-config-parsing"] = "True"
+    [hidden] = decide(sight(models=[model])).wanted.values()
+    assert [claim.described for claim in hidden.claims] == [False]
+    [open_] = decide(sight(models=[ome("hf://a/b")])).wanted.values()
+    assert [claim.described for claim in open_.claims] == [True]
 
 
 @pytest.mark.parametrize(

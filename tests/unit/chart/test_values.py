@@ -2,16 +2,14 @@
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from dev.reference.values import FREE
 from modelswarm import __version__
-from modelswarm.agent.metrics import AgentMetrics
-from modelswarm.metrics import Metrics
 from modelswarm.settings import OperatorSettings
 
 ROOT = Path(__file__).parents[3]
@@ -19,9 +17,6 @@ CHART = ROOT / "charts" / "modelswarm"
 TEXT = (CHART / "values.yaml").read_text()
 VALUES: dict[str, Any] = yaml.safe_load(TEXT)
 SCHEMA: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text())
-FREE = {"env", "settings", "resources", "nodeSelector", "tolerations", "labels", "schedulers"}
-"""Whose keys are the user's."""
-
 BY_OTHER_VALUES = {
     "namespace",
     "loader_image",
@@ -42,14 +37,6 @@ BY_OTHER_VALUES = {
     "leader_elect",
 }
 """Settings of the operator that have a value of their own in the chart, or that its ports depend on."""
-
-
-def leaves(values: dict[str, Any], path: str = "") -> Iterator[str]:
-    for name, value in values.items():
-        if isinstance(value, dict) and value and name not in FREE:
-            yield from leaves(value, f"{path}{name}.")
-        else:
-            yield f"{path}{name}"
 
 
 def test_the_schema_knows_every_value_and_no_other() -> None:
@@ -74,12 +61,6 @@ def test_every_value_is_documented_in_its_file() -> None:
         assert lines[number - 1].lstrip().startswith("#"), f"{found[2]} has no comment"
 
 
-def test_the_table_in_the_documentation_has_every_value() -> None:
-    page = (ROOT / "docs" / "how-to" / "install.md").read_text()
-    rows = re.findall(r"^\| `([A-Za-z.]+)` \|", page, re.MULTILINE)
-    assert rows == list(leaves(VALUES))
-
-
 def test_settings_are_those_of_the_operator() -> None:
     known = set(SCHEMA["properties"]["operator"]["properties"]["settings"]["properties"])
     fields = set(OperatorSettings.model_fields)
@@ -98,18 +79,8 @@ def test_the_chart_has_the_same_crds() -> None:
     assert {path.name: path.read_text() for path in (CHART / "crds").glob("*.yaml")} == generated
 
 
+RUNBOOKS = ROOT / "docs" / "runbooks"
 ALERTS = yaml.safe_load((CHART / "alerts.yaml").read_text())["groups"][0]["rules"]
-
-
-def metric_names() -> set[str]:
-    operator = Metrics()
-    operator.watch_readers(lambda: (0, 0))
-    operator.watch_tasks(dict)
-    names: set[str] = set()
-    for registry in (operator.registry, AgentMetrics().registry):
-        for family in registry.collect():
-            names.add(f"{family.name}_total" if family.type == "counter" else family.name)
-    return names
 
 
 def test_there_are_few_alerts() -> None:
@@ -117,8 +88,16 @@ def test_there_are_few_alerts() -> None:
 
 
 @pytest.mark.parametrize("alert", [pytest.param(alert, id=alert["alert"]) for alert in ALERTS])
-def test_alerts_ask_for_metrics_that_exist(alert: dict[str, Any]) -> None:
-    asked = set(re.findall(r"(?:modelswarm|ome_p2p)_[a-z0-9_]+", alert["expr"]))
-    assert asked
-    assert asked <= metric_names()
-    assert alert["annotations"].keys() == {"summary", "description"}
+def test_an_alert_has_a_runbook(alert: dict[str, Any]) -> None:
+    assert alert["annotations"].keys() == {"summary", "description", "runbook_url"}
+    runbook = ROOT / alert["annotations"]["runbook_url"]
+    assert runbook == RUNBOOKS / f"{alert['alert']}.md"
+    text = runbook.read_text()
+    assert text.startswith(f"# {alert['alert']}\n")
+    for part in ("**Means.**", "**Users feel.**", "**Check.**", "fix"):
+        assert part in text
+
+
+def test_the_list_of_runbooks_is_complete() -> None:
+    listed = re.findall(r"^\| \[(\w+)\]\((\w+)\.md\) \| (\w+) \|", (RUNBOOKS / "README.md").read_text(), re.MULTILINE)
+    assert listed == [(alert["alert"], alert["alert"], alert["labels"]["severity"]) for alert in ALERTS]

@@ -72,6 +72,7 @@ class FakeKube:
         namespace: str | None = None,
         *,
         uid: str | None = None,
+        resource_version: str | None = None,
         propagation: str = "Background",
     ) -> bool:
         self._enter("delete", name)

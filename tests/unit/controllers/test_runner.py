@@ -10,8 +10,9 @@ from contextlib import asynccontextmanager
 import pytest
 
 from modelswarm.controllers.queue import Key
-from modelswarm.controllers.runner import Controller, ReconcileLogFilter, Result, current_reconcile
+from modelswarm.controllers.runner import Controller, Result, current_reconcile
 from modelswarm.errors import Conflict, NotFound, Unavailable
+from modelswarm.logs import AboutFilter
 from modelswarm.metrics import Metrics
 
 pytestmark = pytest.mark.looptime
@@ -248,7 +249,7 @@ async def test_one_reconcile_has_one_id_in_all_its_log_lines() -> None:
         await asyncio.sleep(1)
         for _ in range(2):
             record = logging.makeLogRecord({"msg": "inside"})
-            assert ReconcileLogFilter().filter(record)
+            assert AboutFilter().filter(record)
             seen.append((record.__dict__["controller"], record.__dict__["object"], record.__dict__["reconcile_id"]))
 
     controller = Controller("c", reconcile)

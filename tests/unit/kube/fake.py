@@ -128,9 +128,17 @@ class FakeKube:
         namespace: str | None = None,
         *,
         uid: str | None = None,
+        resource_version: str | None = None,
         propagation: str = "Background",
     ) -> bool:
-        raise NotImplementedError
+        await self._enter("delete")
+        current = self._server.objects.get((kind, Key(namespace or "", name)))
+        if current is None or (uid is not None and metadata(current).get("uid") != uid):
+            return False
+        if resource_version is not None and metadata(current)["resourceVersion"] != resource_version:
+            raise Conflict("the object has been modified", status=409)
+        self._server.remove(kind, name, namespace or "")
+        return True
 
     async def json_patch(
         self,

@@ -1,6 +1,7 @@
 """Kubernetes Events: told once, never in the way."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -75,6 +76,18 @@ async def test_an_event_says_what_the_api_wants_to_know() -> None:
             "resourceVersion": "7",
         },
     }
+
+
+async def test_news_is_logged_once_with_its_reason(caplog: pytest.LogCaptureFixture) -> None:
+    events = recorder(FakeServer().client())
+    with caplog.at_level(logging.INFO):
+        for _ in range(2):
+            events.emit(THING, "Warning", "NameClash", "Deployment ns/pl belongs to somebody else")
+        events.emit(THING, "Normal", "PlaygroundReady", "All pods are ready")
+    assert [(record.levelname, record.__dict__["reason"], record.getMessage()) for record in caplog.records] == [
+        ("WARNING", "NameClash", "Playground ns/pl: NameClash: Deployment ns/pl belongs to somebody else"),
+        ("INFO", "PlaygroundReady", "Playground ns/pl: PlaygroundReady: All pods are ready"),
+    ]
 
 
 async def test_an_event_about_a_cluster_scoped_object_lives_in_default() -> None:

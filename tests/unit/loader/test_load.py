@@ -1,7 +1,9 @@
 """Loading from a hub, on real sockets: what ends up on the disk, and what it costs the hub."""
 
+import json
 import os
 import socket
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -69,6 +71,14 @@ def test_a_manifest_is_refused_when_it_is(loader: Loader, mounted: Manifest, hub
     assert loader.summary["reason"] == "ManifestMismatch"
     assert not loader.root.exists()
     assert hub.counters.total().requests == 0
+
+
+def test_lines_can_be_json(loader: Loader, mounted: Manifest) -> None:
+    assert loader.run(MODELSWARM_LOG_FORMAT="json") == 0
+    lines = [json.loads(line) for line in loader.output.splitlines()]
+    assert {line["logger"] for line in lines} == {"modelswarm.loader"}
+    assert lines[-1]["message"].endswith(f"verified {loader.directory}")
+    assert all(datetime.fromisoformat(line["time"]).tzinfo for line in lines)
 
 
 def test_a_second_run_downloads_nothing(loader: Loader, mounted: Manifest, hub: Hub) -> None:

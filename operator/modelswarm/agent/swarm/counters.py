@@ -1,5 +1,6 @@
 """Bytes that went through the swarm, by content."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 
@@ -13,7 +14,7 @@ class Traffic:
 
 @dataclass(slots=True)
 class Counters:
-    """``total`` and ``contents`` only grow; ``connections`` and ``torrents`` are of now."""
+    """``connections`` and ``torrents`` are of now. The others only grow, a content's until it is forgotten."""
 
     total: Traffic = field(default_factory=Traffic)
     contents: dict[str, Traffic] = field(default_factory=dict)
@@ -26,3 +27,8 @@ class Counters:
         for traffic in (self.total, self.contents.setdefault(content, Traffic())):
             traffic.uploaded += uploaded
             traffic.downloaded += downloaded
+
+    def keep(self, contents: Collection[str]) -> None:
+        """Forget what was counted for all others."""
+        for content in self.contents.keys() - set(contents):
+            del self.contents[content]

@@ -13,10 +13,12 @@ class WindowDone:
 
 @dataclass(frozen=True, slots=True)
 class WindowStalled:
-    """Nothing of the window came for a while; ``peers``: how many are connected."""
+    """Nothing of the window came for a while; ``peers``: how many are connected, ``missing``: pieces that it waits
+    for, as far as is known."""
 
     window_id: str
     peers: int
+    missing: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -279,8 +279,10 @@ class Swarm:
                 self._meet(record, (), everybody=True)
             if still > self.settings.stall_seconds:
                 record.moved = now
-                stalled = WindowStalled if record.kind is Kind.WINDOW else ModelStalled
-                self._report(stalled(record.id, record.connected))
+                if record.kind is Kind.WINDOW:
+                    self._report(WindowStalled(record.id, record.connected, torrents.missing_pieces(record)))
+                else:
+                    self._report(ModelStalled(record.id, record.connected))
         self._wanted.let_in(now)
 
     # What libtorrent says

@@ -105,6 +105,19 @@ def of_model(
     return params
 
 
+def missing_pieces(record: Torrent) -> tuple[int, ...]:
+    """Pieces that are wanted and not here. Asks libtorrent's thread and waits for it: not for every day."""
+    if record.handle is None or not record.handle.is_valid():
+        return ()
+    try:
+        here = record.handle.status(lt.torrent_handle.query_pieces).pieces
+        wanted = record.handle.get_piece_priorities()
+    except RuntimeError:
+        # It is being removed.
+        return ()
+    return tuple(number for number, (has, how) in enumerate(zip(here, wanted, strict=False)) if how and not has)
+
+
 def _earlier_pieces(resume: bytes | None, params: lt.add_torrent_params) -> list[bool]:
     assert params.ti is not None
     nothing = [False] * params.ti.num_pieces()

@@ -1,0 +1,130 @@
+"""What OME is told about a model: what its config.json says, and nothing that it does not."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modelswarm.agent import omestatus
+from modelswarm.agent.modelconfig import CONFIG_BYTES, ModelConfigs, describe, read_config
+from modelswarm.agent.report import utc_now
+from modelswarm.agent.standing import Standing
+from modelswarm.agent.wanted import Claim
+from modelswarm.api.nodecache import ModelState
+
+LLAMA = {
+    "model_type": "llama",
+    "architectures": ["LlamaForCausalLM"],
+    "transformers_version": "4.45.0",
+    "max_position_embeddings": 8192,
+}
+CONTENT = "ab" * 32
+CLAIM = Claim("ClusterBaseModel", "", "m", "uid")
+
+
+@pytest.mark.parametrize(
+    ("document", "files", "expected"),
+    [
+        pytest.param(
+            LLAMA,
+            ["config.json", "model.safetensors"],
+            {
+                "modelType": "llama",
+                "modelArchitecture": "LlamaForCausalLM",
+                "modelFramework": {"name": "transformers", "version": "4.45.0"},
+                "modelFormat": {"name": "safetensors", "version": "1.0.0"},
+                "maxTokens": 8192,
+            },
+            id="a model of transformers",
+        ),
+        pytest.param({}, [], {}, id="nothing"),
+        pytest.param(
+            {"model_type": "x"}, [], {"modelType": "x", "modelFramework": {"name": "transformers"}}, id="little"
+        ),
+        pytest.param({"text_config": {"max_position_embeddings": 7}}, [], {"maxTokens": 7}, id="one that also sees"),
+        pytest.param({"quantization_config": {"quant_method": "fp8"}}, [], {"quantization": "fp8"}, id="fp8"),
+        pytest.param({"quantization_config": {"bits": 4}}, [], {"quantization": "int4"}, id="int4"),
+        pytest.param({"quantization_config": {"bits": 8}}, [], {}, id="a quantization that OME has no word for"),
+        pytest.param(
+            {
+                "model_type": 5,
+                "architectures": [None],
+                "max_position_embeddings": True,
+                "n_positions": -1,
+                "seq_length": 1 << 40,
+                "text_config": [],
+                "quantization_config": "x",
+            },
+            [],
+            {},
+            id="other types than it should have",
+        ),
+    ],
+)
+def test_describe(document: dict[str, Any], files: list[str], expected: dict[str, Any]) -> None:
+    assert describe(document, files) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(None, id="no file"),
+        pytest.param(b"{", id="no JSON"),
+        pytest.param(b"[]", id="no object"),
+        pytest.param(b"\xff", id="no text"),
+        pytest.param(b"[" * 100_000, id="too deep"),
+        pytest.param(b"{}" + b" " * CONFIG_BYTES, id="too large"),
+    ],
+)
+def test_a_file_that_says_nothing(tmp_path: Path, text: bytes | None) -> None:
+    if text is not None:
+        (tmp_path / "config.json").write_bytes(text)
+    assert read_config(tmp_path) == {}
+
+
+def standing(claim: Claim = CLAIM, state: ModelState = ModelState.READY) -> Standing:
+    return Standing(f"sha256:{CONTENT}", "org/m", state, claims=(claim,))
+
+
+async def entry(root: Path, *standings: Standing) -> dict[str, Any]:
+    configs = ModelConfigs(root)
+    await configs.learn(standings)
+    [text] = omestatus.entries(standings, utc_now(), configs.known).values()
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / CONTENT).mkdir()
+    (tmp_path / CONTENT / "config.json").write_text(json.dumps(LLAMA))
+    return tmp_path
+
+
+async def test_a_complete_model_is_described(root: Path) -> None:
+    found = await entry(root, standing())
+    assert found == {"name": "m", "status": "Ready", "config": describe(LLAMA, [])}
+
+
+async def test_one_on_its_way_is_not(root: Path) -> None:
+    assert "config" not in await entry(root, standing(state=ModelState.FETCHING))
+
+
+async def test_nor_one_whose_author_does_not_want_it(root: Path) -> None:
+    claim = Claim("ClusterBaseModel", "", "m", "uid", described=False)
+    assert await entry(root, standing(claim)) == {"name": "m", "status": "Ready"}
+
+
+async def test_one_that_says_nothing_has_no_config_at_all(root: Path) -> None:
+    """OME takes what is there for something to fill in, so an empty one is left out, as its own agent does."""
+    (root / CONTENT / "config.json").write_text("{}")
+    assert await entry(root, standing()) == {"name": "m", "status": "Ready"}
+
+
+async def test_a_model_that_is_gone_is_forgotten(root: Path) -> None:
+    configs = ModelConfigs(root)
+    await configs.learn([standing()])
+    assert configs.known
+    await configs.learn([])
+    assert not configs.known
