@@ -12,7 +12,7 @@ GENERATED := --output crds --output charts/modelswarm/crds --docs docs/reference
 .PHONY: help fmt lint test test-swarm unit integration dragonfly test-dragonfly tools crds reference verify manifests chart demo bench-operator bench-dragonfly bench-swarm clean
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 $(READY): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "needs Python 3.11: install python3.11 with its venv module, or set PYTHON="; exit 1; }
@@ -98,3 +98,10 @@ wheels: $(READY) ## build/wheels: all Python packages of the images, for buildin
 
 test-images: $(READY) ## build the images and run what is in them as pods would (needs what images needs)
 	@$(BIN)/pytest tests/images
+
+.PHONY: cluster test-e2e
+cluster: built ## a real cluster of three nodes on this machine: containerd, kubelet, kube-proxy, DNS (root; Ctrl-C ends it; ARGS="--nodes 5")
+	@$(BIN)/python -m dev.cluster $(ARGS)
+
+test-e2e: built ## the chart, the images and everything else on the real cluster (root; needs what cluster and images need)
+	@$(BIN)/pytest tests/e2e

@@ -40,7 +40,7 @@ def of_operator() -> Mapping[str, Exported]:
     metrics.queue_observer("p2ptask")
     with metrics.reconcile("p2ptask"):
         pass
-    return _exported(metrics.registry)
+    return of_registry(metrics.registry)
 
 
 def of_agent() -> Mapping[str, Exported]:
@@ -53,7 +53,7 @@ def of_agent() -> Mapping[str, Exported]:
     metrics.failed(_HASH, "InsufficientCapacity")
     metrics.verification_failed(_HASH)
     metrics.metainfo_request(200, 0.1, _HASH)
-    return _exported(metrics.registry)
+    return of_registry(metrics.registry)
 
 
 def _talk_to_the_server(metrics: ClientMetrics) -> None:
@@ -70,7 +70,8 @@ class _NoQueue:
         return []
 
 
-def _exported(registry: CollectorRegistry) -> Mapping[str, Exported]:
+def of_registry(registry: CollectorRegistry) -> Mapping[str, Exported]:
+    """Our metrics in a registry, by name. Raises NothingCounted."""
     found = (_of_family(family) for family in registry.collect() if family.name.startswith(OURS))
     return MappingProxyType({each.name: each for each in sorted(found, key=lambda each: each.name)})
 

@@ -143,7 +143,12 @@ def _panel(panel: Panel, number: int, place: Json) -> Json:
         defaults["max"] = panel.ceiling
     if panel.shape is Shape.LINES:
         stacking = {"mode": "normal" if panel.stacked else "none", "group": "A"}
-        defaults["custom"] = {"fillOpacity": 25 if panel.stacked else 5, "stacking": stacking, "showPoints": "never"}
+        defaults["custom"] = {
+            "fillOpacity": 25 if panel.stacked else 5,
+            "stacking": stacking,
+            "showPoints": "never",
+            "thresholdsStyle": {"mode": "off" if panel.alarming is None else "line"},
+        }
     return {
         "id": number,
         "type": panel.shape.value,

@@ -61,7 +61,7 @@ class TextFormatter(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  (logging's name)
         line = super().formatMessage(record)
         found = [str(vars(record).get(name, "")) for name in ("controller", "object", "reconcile_id")]
-        missing = [value for value in found if value and value not in line]
+        missing = [value for value in found if value and value.lower() not in line.lower()]
         return f"{line} [{' '.join(missing)}]" if missing else line
 
 

@@ -59,7 +59,7 @@ def test_a_metric_that_nobody_counted_is_not_passed_over() -> None:
     registry = CollectorRegistry()
     Counter("modelswarm_new", "A new one", ["phase"], registry=registry)
     with pytest.raises(exported.NothingCounted, match=r"modelswarm_new has no sample: let dev/reference/exported\.py"):
-        exported._exported(registry)
+        exported.of_registry(registry)
 
 
 @pytest.mark.parametrize(
