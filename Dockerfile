@@ -11,7 +11,7 @@ COPY dev/images/inside/root.py /inside/
 RUN ["python3", "/inside/root.py", "runtime", "/runtime"]
 
 FROM root AS tools
-RUN ["/bin/sh", "-c", "busybox true || { apt-get update && apt-get install --yes --no-install-recommends busybox; }"]
+RUN command -v busybox nc.openbsd || { apt-get update && apt-get install --yes --no-install-recommends busybox netcat-openbsd; }
 RUN ["python3", "/inside/root.py", "tools", "/tools", "/runtime"]
 
 FROM ${BASE} AS source

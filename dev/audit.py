@@ -32,6 +32,8 @@ class AuditEvent:
     code: int
     received: str
     """When the request arrived, RFC 3339 with microseconds. Sorts as text."""
+    denied: bool = False
+    """Whether the rules (RBAC) do not allow it. An admission plugin that refuses something answers 403 too."""
 
 
 def audit_policy(*, everything: bool) -> str:
@@ -90,6 +92,7 @@ def _parse(event: dict[str, object]) -> AuditEvent:
         name=str(reference.get("name", "")),
         code=int(str(_mapping(event.get("responseStatus")).get("code", 0))),
         received=str(event["requestReceivedTimestamp"]),
+        denied=_mapping(event.get("annotations")).get("authorization.k8s.io/decision") == "forbid",
     )
 
 

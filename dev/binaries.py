@@ -83,7 +83,7 @@ TOOLS_BY_NAME = {
         Tool("kube-proxy", "kubernetes", "k8s.io/kubernetes/cmd/kube-proxy", "1 minute", on_demand=True),
         Tool("coredns", "cluster", "./coredns", "3 minutes", on_demand=True),
         Tool("standin", "cluster", "./standin", "10 seconds", on_demand=True),
-        # Without the ways to find targets, of which it needs none: they are half of the build.
+        # Without the ways to find targets, of which it needs none: 240 packages less, whole clouds' clients among them.
         Tool(
             "promtool",
             "prometheus",

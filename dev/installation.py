@@ -18,6 +18,8 @@ from dev.process import Child, free_port
 ROOT = Path(__file__).resolve().parent.parent
 NAMESPACE = "llmaz-system"
 SERVICE_ACCOUNT = "modelswarm-operator"
+_HTTP = httpx.Client(timeout=5, trust_env=False, verify=False, limits=httpx.Limits(max_keepalive_connections=0))
+"""For the operator's own pages. One for all: to make a client costs a hundred times as much as to ask."""
 
 
 def install(cluster: ControlPlane) -> None:
@@ -102,12 +104,12 @@ class OperatorProcess:
     def state(self) -> str:
         """What ``/readyz`` says (``standing by``, ``leading``...); empty while nothing answers."""
         try:
-            return httpx.get(f"http://127.0.0.1:{self.health_port}/readyz", timeout=2, trust_env=False).text.strip()
+            return _HTTP.get(f"http://127.0.0.1:{self.health_port}/readyz", timeout=2).text.strip()
         except httpx.HTTPError:
             return ""
 
     def metrics(self) -> str:
-        return httpx.get(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=5, trust_env=False).text
+        return _HTTP.get(f"http://127.0.0.1:{self.metrics_port}/metrics").text
 
     def __enter__(self) -> Self:
         self.start()

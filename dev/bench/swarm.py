@@ -7,22 +7,28 @@ timing.
 """
 
 import argparse
+import contextlib
 import hashlib
 import json
 import shutil
+import socket
 import sys
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 from aiohttp import web
 
+from dev.bench import swarm_unshaped
 from dev.bench.swarm_agents import CONTROL, agents_on
 from dev.bench.swarm_plan import MIB, MODELS, NodeResult, Plan, Program
 from dev.bench.swarm_report import Run, table, to_json, verdicts
+from dev.bench.swarm_unshaped import BareFailed, Speed, measure
 from dev.installation import ROOT
 from dev.netns import MBIT, NetnsUnavailable, Network, Traffic, require_netns
 from dev.process import Child
+from modelswarm.agent.swarm.settings import DISK_THREADS
 
 ORIGIN = "origin"
 ORIGIN_PORT = 80
@@ -34,6 +40,8 @@ class BenchFailed(RuntimeError):
 
 def main() -> int:
     options = _parser().parse_args()
+    if options.unshaped:
+        return _unshaped(options)
     try:
         require_netns()
     except NetnsUnavailable as error:
@@ -63,6 +71,26 @@ def main() -> int:
     return 1 if any("MISSED" in line for line in found) else 0
 
 
+def _unshaped(options: argparse.Namespace) -> int:
+    speeds: list[Speed] = []
+    with tempfile.TemporaryDirectory(prefix="modelswarm-swarm-", dir=options.scratch) as scratch:
+        source = _make_model(Path(scratch, "model"), MODELS[options.models[0]])
+        for nodes in options.nodes:
+            try:
+                speeds += measure(
+                    source, MODELS[options.models[0]], max(nodes - 1, 1), options.rounds, options.disk_threads
+                )
+            except BareFailed as error:
+                print(f"bench FAILED: {error}", file=sys.stderr)
+                return 1
+            print(f"{swarm_unshaped.table(speeds)}\n", flush=True)
+    found = swarm_unshaped.verdicts(speeds)
+    print("\n".join(found))
+    if options.json:
+        options.json.write_text(json.dumps([asdict(speed) for speed in speeds], indent=2) + "\n")
+    return 1 if any("MISSED" in line for line in found) else 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m dev.bench.swarm", description="Measure the swarm.")
     parser.add_argument("--nodes", type=int, nargs="+", default=[1, 2, 4, 8], metavar="N")
@@ -71,6 +99,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--models", nargs="+", choices=tuple(MODELS), default=["270MB"])
     parser.add_argument("--programs", nargs="+", choices=[each.value for each in Program], default=["agents", "http"])
     parser.add_argument("--segment", type=float, default=1.0, metavar="MIB", help="read from the origin at a time")
+    parser.add_argument("--unshaped", action="store_true", help="on loopback, as fast as it goes, against libtorrent")
+    parser.add_argument("--rounds", type=int, default=3, help="with --unshaped: how often (default %(default)s)")
+    parser.add_argument("--disk-threads", type=int, default=DISK_THREADS, help="not of agents (default %(default)s)")
     parser.add_argument("--timeout", type=float, default=900.0, help="seconds for one run (default %(default)s)")
     parser.add_argument("--scratch", type=Path, default=Path("/dev/shm"), help="directory for all nodes' files")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
@@ -90,6 +121,7 @@ def _run(options: argparse.Namespace, source: Path, model: str, mbit: int, count
             f"http://{net.address(ORIGIN)}:{ORIGIN_PORT}",
             scratch,
             int(options.segment * MIB),
+            options.disk_threads,
         )
         spread = _spread_by_agents if program is Program.AGENTS else _spread
         results, traffic, share = spread(net, plan, source, options.timeout)
@@ -139,7 +171,7 @@ def _spread(net: Network, plan: Plan, source: Path, timeout: float) -> Spread:
     python: list[str | Path] = [sys.executable, "-m"]
     environment = {"PYTHONPATH": f"{ROOT / 'operator'}:{ROOT}"}
     origin: list[str | Path] = [*python, "dev.bench.swarm", "serve", source, net.address(ORIGIN)]
-    net.popen(ORIGIN, origin, log=scratch / "origin.log", env=environment)
+    _wait_listening(net, net.popen(ORIGIN, origin, log=scratch / "origin.log", env=environment))
     before, busy = net.traffic(), _machine()
     children: dict[Path, Child] = {}
     for name, _ in plan.nodes:
@@ -151,6 +183,17 @@ def _spread(net: Network, plan: Plan, source: Path, timeout: float) -> Spread:
     traffic = {name: counted - before[name] for name, counted in net.traffic().items()}
     _verify(source, [scratch / name for name, _ in plan.nodes], plan.files)
     return [NodeResult(**json.loads((scratch / f"{name}.json").read_text())) for name, _ in plan.nodes], traffic, share
+
+
+def _wait_listening(net: Network, server: Child) -> None:
+    end = time.monotonic() + 30
+    with net.entered(ORIGIN):
+        while True:
+            with contextlib.suppress(OSError), socket.create_connection((net.address(ORIGIN), ORIGIN_PORT), timeout=1):
+                return
+            if not server.running or time.monotonic() > end:
+                raise BenchFailed(f"the origin does not listen:\n{server.log_tail(20)}")
+            time.sleep(0.05)
 
 
 def _wait(children: dict[Path, Child], timeout: float) -> None:

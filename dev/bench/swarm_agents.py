@@ -92,9 +92,9 @@ def agents_on(net: Network, hub: str, nodes: Sequence[str], source: Path, scratc
         fleet = AgentFleet(
             cluster,
             scratch / "agents",
-            environment=endpoint,
+            # What the headless Service's name would say. At an address that nobody has, nothing even refuses.
+            environment={**endpoint, "PEERS_SERVICE": ",".join(map(net.address, nodes))},
             prefix={node: net.command(node, []) for node in nodes},
-            network=net.address(nodes[0]).rpartition(".")[0],
         )
         stack.enter_context(fleet)
         for rules in ("rbac-agents.yaml", "rbac-for-agents.yaml"):

@@ -35,7 +35,13 @@ class Node:
         self.here = 0
         self.complete = asyncio.Event()
         self._files: dict[str, int] = {}
-        settings = SwarmSettings(node=name, host=dict(plan.nodes)[name], port=TORRENT_PORT, secret=b"benchmark")
+        settings = SwarmSettings(
+            node=name,
+            host=dict(plan.nodes)[name],
+            port=TORRENT_PORT,
+            secret=b"benchmark",
+            disk_threads=plan.disk_threads,
+        )
         self.swarm = Swarm(settings, report=self._hear)
 
     def prepare(self) -> None:

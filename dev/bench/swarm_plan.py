@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from modelswarm.agent.swarm.settings import DISK_THREADS
+
 MIB = 1 << 20
 
 
@@ -37,6 +39,7 @@ class Plan:
     origin: str
     directory: Path
     segment: int
+    disk_threads: int = DISK_THREADS
     streams: int = 2
     """Ranges that a node reads from the origin at once."""
 

@@ -70,7 +70,11 @@ class Run:
 
 def table(runs: list[Run]) -> str:
     head = "model,nodes,mbit,by,first s,last s,x limit,origin x,upload x,CPU s/GB,python,busy,MiB,windows"
-    rows = [head.split(","), *map(_row, runs)]
+    return aligned([head.split(","), *map(_row, runs)])
+
+
+def aligned(rows: list[list[str]]) -> str:
+    """Columns as wide as they have to be; the first row is the head."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join("  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows)
 

@@ -8,7 +8,9 @@ import io
 import json
 import subprocess
 import tarfile
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import IO
 
@@ -64,28 +66,33 @@ class _Manifest(BaseModel):
     layers: list[_Descriptor]
 
 
-def pack(layout: Path, name: str, archive: Path) -> None:
-    """Write the OCI layout with one image in ``layout`` to ``archive``, by the name ``REPOSITORY:TAG``."""
-    (entry,) = json.loads((layout / "index.json").read_text())["manifests"]
+def pack(layout: Path, name: str, archive: Path, *, created: datetime) -> None:
+    """Write the OCI layout with one image in ``layout`` to ``archive``, by the name ``REPOSITORY:TAG``.
+
+    ``created`` (in UTC) is put into the image's configuration. Files keep their times, and layers their digests.
+    """
     blobs = layout / "blobs" / "sha256"
-    manifest = json.loads((blobs / entry["digest"].removeprefix("sha256:")).read_text())
+    (entry,) = json.loads((layout / "index.json").read_text())["manifests"]
+    manifest = json.loads(_content(blobs, entry))
     # buildah notes a stage of the Dockerfile there as the base image, which nobody can have.
     manifest.pop("annotations", None)
+    image = json.loads(_content(blobs, manifest["config"])) | {"created": f"{created:%Y-%m-%dT%H:%M:%SZ}"}
+    config = json.dumps(image, separators=(",", ":")).encode()
+    manifest["config"] |= {"digest": _digest(config), "size": len(config)}
     content = json.dumps(manifest, separators=(",", ":")).encode()
-    digest = hashlib.sha256(content).hexdigest()
     # containerd wants a registry in the name; without one everybody means Docker's.
     annotations = {NAME: f"docker.io/{name}", TAG: name.rpartition(":")[2]}
-    descriptor = {"mediaType": entry["mediaType"], "digest": f"sha256:{digest}", "size": len(content)}
+    descriptor = {"mediaType": entry["mediaType"], "digest": _digest(content), "size": len(content)}
     index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [{**descriptor, "annotations": annotations}]}
     with tarfile.open(archive, "w") as packed:
         _put(packed, "oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
         _put(packed, "index.json", json.dumps(index).encode())
-        _put(packed, f"blobs/sha256/{digest}", content)
-        for part in (manifest["config"], *manifest["layers"]):
-            blob = part["digest"].removeprefix("sha256:")
-            member = tarfile.TarInfo(f"blobs/sha256/{blob}")
-            member.size = part["size"]
-            with (blobs / blob).open("rb") as file:
+        _put(packed, _place(_digest(content)), content)
+        _put(packed, _place(_digest(config)), config)
+        for layer in manifest["layers"]:
+            member = tarfile.TarInfo(_place(layer["digest"]))
+            member.size = layer["size"]
+            with (blobs / member.name.rpartition("/")[2]).open("rb") as file:
                 packed.addfile(member, file)
 
 
@@ -115,6 +122,18 @@ def unpack(archive: Path, directory: Path) -> None:
             subprocess.run(command, input=_blob(packed, layer.digest).read(), check=True)
 
 
+def _content(blobs: Path, descriptor: Mapping[str, str]) -> bytes:
+    return (blobs / descriptor["digest"].removeprefix("sha256:")).read_bytes()
+
+
+def _digest(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def _place(digest: str) -> str:
+    return "blobs/" + digest.replace(":", "/")
+
+
 def _put(packed: tarfile.TarFile, name: str, content: bytes) -> None:
     entry = tarfile.TarInfo(name)
     entry.size = len(content)
@@ -127,7 +146,7 @@ def _manifest(packed: tarfile.TarFile) -> tuple[_Descriptor, _Manifest]:
 
 
 def _blob(packed: tarfile.TarFile, digest: str) -> IO[bytes]:
-    return _member(packed, "blobs/" + digest.replace(":", "/"))
+    return _member(packed, _place(digest))
 
 
 def _member(packed: tarfile.TarFile, name: str) -> IO[bytes]:

@@ -21,7 +21,7 @@ from dev.images.buildah import ISOLATED
 
 SUITE = "bookworm"
 MIRROR = "http://deb.debian.org/debian"
-INCLUDED = ("busybox", "ca-certificates", "libstdc++6", "python3")
+INCLUDED = ("busybox", "ca-certificates", "libstdc++6", "netcat-openbsd", "python3")
 # What no image gets out of it anyway.
 EXCLUDED = ("dev", "proc", "run", "sys", "tmp", "var/cache", "var/lib/apt/lists", "var/log", "usr/share/man")
 USUAL_TIME = "a minute"

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from dev.binaries import _locked, cache_directory
@@ -24,7 +25,7 @@ from dev.images.wheelhouse import wheelhouse
 from dev.installation import ROOT
 
 MIB = 1 << 20
-KEPT_SECONDS = 86400
+KEPT_SECONDS = 3600
 """Archives and wheels that nobody has asked for in so long are removed when a new image is built."""
 
 
@@ -62,7 +63,8 @@ class _Plan:
 
     def key(self, target: str) -> str:
         dfget = cache_key(pinned_crate()) if target == WITH_DFGET else ""
-        content = repr((self.sources, self.wheels.name, self.base.name, self.revision, dfget))
+        ways = [path.read_text() for path in sorted(Path(__file__).parent.glob("*.py"))]
+        content = repr((self.sources, self.wheels.name, self.base.name, self.revision, dfget, ways))
         return hashlib.sha256(content.encode()).hexdigest()[:12]
 
 
@@ -81,8 +83,11 @@ def build(targets: Iterable[str] | None = None) -> Mapping[str, Path]:
     return {target: image.archive for target, image in prepare(targets).items()}
 
 
-def prepare(targets: Iterable[str] | None = None, *, afresh: bool = False) -> dict[str, Image]:
-    """Like ``build``, with what is in each archive and what it took. ``afresh``: whether it is in the cache or not."""
+def prepare(targets: Iterable[str] | None = None, *, root: Path = ROOT, afresh: bool = False) -> dict[str, Image]:
+    """Like ``build``, with what is in each archive and what it took; also of another clone.
+
+    ``afresh``: whether it is in the cache or not.
+    """
     wanted = usual_targets() if targets is None else tuple(targets)
     if unknown := set(wanted) - set(TARGETS):
         raise ValueError(f"no such image: {', '.join(sorted(unknown))}; there are {', '.join(TARGETS)}")
@@ -92,7 +97,7 @@ def prepare(targets: Iterable[str] | None = None, *, afresh: bool = False) -> di
     dfget = _clients()[CLIENTS[1]].path if WITH_DFGET in wanted else None
     home = cache_directory() / "images"
     home.mkdir(parents=True, exist_ok=True)
-    with _locked(home / "build.lock"), _plan(home) as plan:
+    with _locked(home / "build.lock"), _plan(root, home) as plan:
         buildah: Buildah | None = None
         images: dict[str, Image] = {}
         for target in wanted:
@@ -115,11 +120,14 @@ def prepare(targets: Iterable[str] | None = None, *, afresh: bool = False) -> di
 
 
 @contextmanager
-def _plan(home: Path) -> Iterator[_Plan]:
-    wheels, base = wheelhouse(ROOT), base_image()
+def _plan(root: Path, home: Path) -> Iterator[_Plan]:
+    # Of builds that were killed. Whoever holds the lock is the only one who has such directories.
+    for remains in (*home.glob("context-*"), *home.glob("layout-*"), *home.glob("debootstrap-*")):
+        shutil.rmtree(remains)
+    wheels, base = wheelhouse(root), base_image()
     with tempfile.TemporaryDirectory(dir=home, prefix="context-") as scratch:
-        sources = lay_out(ROOT, Path(scratch))
-        yield _Plan(Path(scratch), sources, wheels, base, current_revision(ROOT))
+        sources = lay_out(root, Path(scratch))
+        yield _Plan(Path(scratch), sources, wheels, base, current_revision(root))
 
 
 def _buildah(home: Path, plan: _Plan) -> Buildah:
@@ -138,12 +146,12 @@ def _build(buildah: Buildah, plan: _Plan, target: str, archive: Path) -> None:
     arguments = {"BASE": plan.base.name, "VERSION": revision.version, "REVISION": revision.commit}
     labels = {"org.opencontainers.image.source": revision.source} if revision.source else {}
     local = f"localhost/{name}"
-    buildah.build(plan.directory, target, local, arguments=arguments, labels=labels, epoch=revision.epoch)
+    buildah.build(plan.directory, target, local, arguments=arguments, labels=labels)
     try:
         with tempfile.TemporaryDirectory(dir=archive.parent, prefix="layout-") as scratch:
             layout, packed = Path(scratch) / "layout", Path(scratch) / archive.name
             buildah.write_layout(local, layout)
-            pack(layout, name, packed)
+            pack(layout, name, packed, created=datetime.fromtimestamp(revision.epoch, UTC))
             packed.rename(archive)
     finally:
         buildah.remove(local)

@@ -1,4 +1,4 @@
-"""Which state of the project an image is built from, and the one time that all its files get."""
+"""Which state of the project an image is built from."""
 
 import os
 import subprocess

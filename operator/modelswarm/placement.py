@@ -10,6 +10,9 @@ from collections.abc import Iterable, Mapping
 from typing import Literal
 
 Copies = int | Literal["All"]
+CONTROL_PLANE = ("node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master")
+"""Labels of the nodes that kubeadm and others taint with the same names."""
+HOST = "kubernetes.io/hostname"
 
 
 def matches(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
@@ -17,9 +20,19 @@ def matches(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
     return all(labels.get(key) == value for key, value in selector.items())
 
 
-def eligible(nodes: Mapping[str, Mapping[str, str]], selector: Mapping[str, str]) -> tuple[str, ...]:
-    """The names, in order, of the nodes (labels by name) that a ``nodeSelector`` lets through."""
-    return tuple(sorted(name for name, labels in nodes.items() if matches(selector, labels)))
+def eligible(
+    nodes: Mapping[str, Mapping[str, str]], selector: Mapping[str, str], copies: Copies = "All"
+) -> tuple[str, ...]:
+    """The names, in order, of the nodes (labels by name) among which a number of copies, or all of them, is placed.
+
+    Ordinary pods mostly do not tolerate the control plane's taints, so a number of copies is not spent there, unless
+    the ``nodeSelector`` names the role (or the host) or leaves no other node.
+    """
+    found = sorted(name for name, labels in nodes.items() if matches(selector, labels))
+    if copies == "All" or not selector.keys().isdisjoint((*CONTROL_PLANE, HOST)):
+        return tuple(found)
+    ordinary = [name for name in found if nodes[name].keys().isdisjoint(CONTROL_PLANE)]
+    return tuple(ordinary or found)
 
 
 def holders(content: str, nodes: Iterable[str], copies: Copies) -> tuple[str, ...]:

@@ -36,6 +36,11 @@ class OperatorSettings(BaseModel):
         default=f"modelswarm/loader:v{__version__}",
         description="image of the model-loader, unless llmaz-global-config names one",
     )
+    loader_ca: str | None = Field(
+        default=None,
+        pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[-._a-zA-Z0-9]+$",
+        description="CONFIGMAP/KEY in Playgrounds' namespaces: the authorities that loaders believe, where it is there",
+    )
     credential_namespaces: tuple[str, ...] = Field(
         default=(), description="comma-separated namespaces in which the operator may read the named Secrets"
     )
@@ -107,6 +112,11 @@ class OperatorSettings(BaseModel):
     )
     gate_timeout_seconds: float = Field(default=1800, ge=0, description="a gate without progress opens after; 0: never")
     retry_seconds: float = Field(default=300, gt=0, description="how often a failed source is asked again")
+    image_patience_seconds: float = Field(
+        default=5,
+        gt=0,
+        description="an image that no engine brings is waited for no longer than this (fallback: Direct)",
+    )
     image_check_seconds: float = Field(
         default=600, gt=0, description="how often a resolved tag is compared with its pin"
     )

@@ -35,6 +35,7 @@ ORDER = (
     "test_seed",
     "test_install",
     "test_main_job",
+    "test_scaling",
     "test_faults",
     "test_row",
     "test_joining",

@@ -5,7 +5,7 @@ import time
 from dev.installation import NAMESPACE
 from tests.e2e.support import Place, Release
 from tests.e2e.support.place import left_once
-from tests.integration.support import Manifest, eventually
+from tests.integration.support import COLLECTED, Manifest, eventually
 
 
 def test_a_model_is_served_on_every_node(release: Release, place: Place) -> None:
@@ -52,6 +52,31 @@ def test_a_second_model_with_the_same_files_costs_nothing(release: Release, plac
     assert place.sent(repository) == spent
     place.remove(name)
     place.remove(again)
+
+
+def test_another_model_takes_over_when_it_is_warm(release: Release, place: Place) -> None:
+    """The first serves until the second is there, and then nothing of the first is kept."""
+    old, new = place.repository(), place.repository()
+    runtime = place.runtime(cpu="100m")
+    name = place.serve("moving", old, runtime, replicas=2)
+    place.wait_replicas(name, 2)
+    model = place.scene.name("moving")
+    [before] = _model_tasks(place, model)
+    place.scene.model("moving", new.id)
+
+    def moved() -> bool:
+        replicas = place.replicas(name)
+        assert replicas, "one is replaced at a time, so one always serves"
+        return len(replicas) == 2 and all(place.serves(replica, new) for replica in replicas)
+
+    eventually(moved, 60, every=0.5)
+    eventually(lambda: before not in _model_tasks(place, model), COLLECTED)
+    assert left_once(place, new, most=1.05)
+    place.remove(name)
+
+
+def _model_tasks(place: Place, model: str) -> list[str]:
+    return [task["metadata"]["name"] for task in place.scene.tasks("model", model=model)]
 
 
 def _became_ready(task: Manifest) -> str:

@@ -1,6 +1,7 @@
 """Images that are really built, and unpacked: ``make test-images``. Needs root, buildah and debootstrap."""
 
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -56,16 +57,17 @@ def image(request: pytest.FixtureRequest) -> Images:
 @pytest.fixture(scope="session")
 def container(image: Images) -> Iterator[Containers]:
     """The unpacked image of a target."""
-    with tempfile.TemporaryDirectory(prefix="modelswarm-images-") as scratch:
-        # Others than root have to get through to it.
-        Path(scratch).chmod(0o755)
+    scratch = Path(tempfile.mkdtemp(prefix="modelswarm-images-"))
+    # Others than root have to get through to it.
+    scratch.chmod(0o755)
 
-        @cache
-        def unpack(target: str) -> Container:
-            root = Path(scratch) / target
-            root.mkdir()
-            return Container.unpacked(target, image(target).archive, root)
+    @cache
+    def unpack(target: str) -> Container:
+        root = scratch / target
+        root.mkdir()
+        return Container.unpacked(target, image(target).archive, root)
 
-        yield unpack
-        # What is mounted there for a program is in that program's namespace only.
-        assert not [path for path in Path(scratch).glob("*/*") if path.is_mount()]
+    yield unpack
+    # What is mounted there for a program is in that program's namespace only. If it were not, nothing must be removed.
+    assert not [path for path in scratch.glob("*/*") if path.is_mount()]
+    shutil.rmtree(scratch)

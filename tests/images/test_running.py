@@ -18,12 +18,15 @@ PACKAGES = {
     "loader": ["content", "loader"],
     "loader-dragonfly": ["content", "loader"],
 }
+NOT_HERE = {"agent": "modelswarm.kube.login", "loader": "modelswarm.loader.dfstream"}
+"""Modules whose packages only another image has: kopf is the operator's, gRPC the loader's with dfget."""
 IMPORT = """
 import importlib, pkgutil, sys
-for name in sys.argv[1:]:
+not_here, *names = sys.argv[1:]
+for name in names:
     package = importlib.import_module(name)
     for found in pkgutil.walk_packages(getattr(package, "__path__", []), name + "."):
-        if not found.name.endswith("__main__"):
+        if not found.name.endswith("__main__") and found.name != not_here:
             importlib.import_module(found.name)
 print("imported", len(sys.modules))
 """
@@ -49,7 +52,7 @@ def test_the_entrypoint_with_the_arguments_of_the_manifests_is_the_component(
 
 @each_image
 def test_every_module_of_the_component_finds_what_it_imports(target: str, container: Containers) -> None:
-    names = [f"modelswarm.{package}" for package in PACKAGES[target]]
+    names = [NOT_HERE.get(target, "-"), *(f"modelswarm.{package}" for package in PACKAGES[target])]
     ran = container(target).execute("python3", "-W", "error::ImportWarning", "-c", IMPORT, *names)
     assert ran.code == 0, ran.output
     assert ran.output.startswith("imported ")
@@ -116,7 +119,7 @@ print(os.getuid(), lines["CapEff"].strip(), lines["CapBnd"].strip())
     ("command", "expected"),
     [
         pytest.param(["nslookup", NAME], "10.9.8.7", id="nslookup finds the agents' Service"),
-        pytest.param(["nc", "-zv", "127.0.0.1", "6881"], "open", id="nc finds a peer's port open"),
+        pytest.param(["nc", "-zv", "127.0.0.1", "6881"], "succeeded", id="nc finds a peer's port open"),
         pytest.param(["sh", "-c", "ps | grep sh"], "sh -c", id="ps and grep"),
     ],
 )

@@ -178,6 +178,62 @@ def test_the_defaults_are_the_programs() -> None:
     assert {name for name in OperatorSettings.model_fields if getattr(settings, name) != getattr(bare, name)} == changed
 
 
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("DaemonSet", "MODEL_DIR"),
+        ("DaemonSet", "NODE_NAME"),
+        ("DaemonSet", "P2P_ORIGIN_NODES"),
+        ("Deployment", "MODELSWARM_LOADER_IMAGE"),
+        ("Deployment", "POD_NAMESPACE"),
+        ("Deployment", "MODELSWARM_STALL_SECONDS"),
+        ("Deployment", "SSL_CERT_FILE"),
+        ("DaemonSet", "SSL_CERT_FILE"),
+    ],
+)
+def test_a_variable_of_the_users_replaces_ours(kind: str, name: str) -> None:
+    """Server-side apply refuses a list with two of one name."""
+    given: dict[str, str | int | bool] = {"operator__settings__stall-seconds": 9, "caBundle__configMap": "company"}
+    found = container(rendered(**given, **{f"env__{name}": "mine"}), kind)["env"]
+    names = [each["name"] for each in found]
+    assert len(names) == len(set(names))
+    assert [each for each in found if each["name"] == name] == [{"name": name, "value": "mine"}]
+    before = {each["name"] for each in container(rendered(**given), kind)["env"]}
+    assert before - {name} <= set(names), "and nothing else goes"
+
+
+@pytest.mark.parametrize("kind", ["Deployment", "DaemonSet"])
+def test_authorities_of_the_companys_own(kind: str) -> None:
+    objects = rendered(caBundle__configMap="company", caBundle__key="root.pem")
+    spec = one(objects, kind)["spec"]["template"]["spec"]
+    items = [{"key": "root.pem", "path": "root.pem"}]
+    assert {"name": "ca-bundle", "configMap": {"name": "company", "items": items}} in spec["volumes"]
+    mount = {"name": "ca-bundle", "mountPath": "/etc/modelswarm/ca", "readOnly": True}
+    assert mount in container(objects, kind)["volumeMounts"]
+    assert variables(objects, kind)["SSL_CERT_FILE"] == "/etc/modelswarm/ca/root.pem"
+    assert OperatorSettings.load([], variables(objects, "Deployment")).loader_ca == "company/root.pem"
+
+
+@pytest.mark.parametrize(("who", "kind"), [("operator", "Deployment"), ("agent", "DaemonSet")])
+def test_volumes_and_annotations_of_the_users_own(who: str, kind: str) -> None:
+    volume, mount = {"name": "mine", "emptyDir": {}}, {"name": "mine", "mountPath": "/mine"}
+    given = {
+        "extraVolumes": [volume],
+        "extraVolumeMounts": [mount],
+        "serviceAccount": {"annotations": {"role": "mine"}},
+    }
+    objects = rendered("--set-json", f"{who}={json.dumps(given)}")
+    assert volume in one(objects, kind)["spec"]["template"]["spec"]["volumes"]
+    assert mount in container(objects, kind)["volumeMounts"]
+    account = one(objects, kind)["spec"]["template"]["spec"]["serviceAccountName"]
+    assert one(objects, "ServiceAccount", account)["metadata"]["annotations"] == {"role": "mine"}
+
+
+def test_a_volume_of_the_users_cannot_take_the_place_of_ours() -> None:
+    with pytest.raises(HelmFailed, match="extraVolumes"):
+        rendered("--set-json", 'agent.extraVolumes=[{"name": "models", "emptyDir": {}}]')
+
+
 @pytest.mark.parametrize("namespace", ["llmaz-system", "default"])
 def test_no_object_is_there_twice(namespace: str) -> None:
     listed = f"credentialNamespaces={json.dumps([{'name': namespace}, {'name': 'ome'}])}"

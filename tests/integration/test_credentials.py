@@ -166,21 +166,29 @@ def test_a_private_image_is_pinned_with_the_default_accounts_pull_secret_where_a
     scene.apply(backend_runtime(scene.name("private"), f"{PRIVATE_HOST}/team/engine"))
     model = scene.model()
     scene.playground("pg", model, backendName=scene.name("private"))
-    # The right to read the Secret itself is still missing, and the message says how to give it.
-    scene.has("Playground", "pg", "Available", "False", "PreheatingImage", saying="CredentialNotReadable")
-    task = scene.image_task(image)
-    name = task["metadata"]["name"]
-    assert task["spec"]["image"]["pullSecrets"] == [{"name": "regcred"}]
-    assert scene.find("Deployment", "pg") is None
-    for command in printed_command(scene.has("P2PTask", name, "Ready", "False", "CredentialNotReadable")):
-        scene.cluster.kubectl(*command)
-    for task in scene.tasks("image"):
-        touch(scene, task)
+    # The right to read the Secret itself is still missing. The kubelet does not need ours, so nobody waits; the message
+    # says how to give it.
     scene.deployment("pg")
+    name = scene.image_task(image)["metadata"]["name"]
+    assert scene.image_task(image)["spec"]["image"]["pullSecrets"] == [{"name": "regcred"}]
+    scene.has("P2PTask", name, "Ready", "True", "NothingToDistribute")
+    for command in printed_command(scene.has("P2PTask", name, "Degraded", "True", "CredentialNotReadable")):
+        scene.cluster.kubectl(*command)
+    touch(scene, scene.image_task(image))
+    scene.has("P2PTask", name, "Degraded", "False", "Healthy")
+    assert scene.image_task(image)["status"]["resolved"]["digestSource"] == "Registry"
     assert scene.image_task(image)["status"]["phase"] == "Succeeded"
     assert_nothing_leaked(scene, operators, private_registry.password)
 
 
-def test_a_private_image_without_credentials_is_denied(scene: Scene) -> None:
+def test_a_private_image_without_credentials_is_left_to_the_kubelet(scene: Scene) -> None:
     scene.apply(p2p_task("private", image=f"{PRIVATE_HOST}/team/engine:v1"))
+    scene.has("P2PTask", "private", "Ready", "True", "NothingToDistribute", saying="pull secret")
+    scene.has("P2PTask", "private", "Degraded", "True", "AccessDenied", saying="pull secret")
+    assert scene.get("P2PTask", "private")["status"]["phase"] == "Succeeded"
+
+
+def test_who_wants_to_be_sure_of_a_private_image_waits(scene: Scene) -> None:
+    scene.apply(p2p_task("private", image=f"{PRIVATE_HOST}/team/engine:v1", fallback="Fail"))
     scene.has("P2PTask", "private", "Ready", "False", "AccessDenied")
+    assert scene.get("P2PTask", "private")["status"]["phase"] == "Failed"

@@ -49,6 +49,14 @@ def test_an_image_that_is_not_there_keeps_the_task_failed_with_the_reason(
     assert scene.get("P2PTask", "wrong")["status"]["phase"] == "Failed"
 
 
+def test_a_registry_that_only_the_nodes_can_reach_keeps_nobody_waiting(scene: Scene) -> None:
+    """Nobody listens on port 1 of this machine."""
+    scene.apply(p2p_task("away", image="127.0.0.1:1/team/app:v1"))
+    scene.has("P2PTask", "away", "Ready", "True", "NothingToDistribute", saying="cannot be reached")
+    scene.has("P2PTask", "away", "Degraded", "True", "SourceUnavailable")
+    scene.has("P2PTask", "away", "Resolved", "False", "SourceUnavailable")
+
+
 def test_a_missing_image_keeps_the_gate_closed_and_names_it(scene: Scene) -> None:
     model = scene.model()
     scene.playground("pg", model, version="v99")

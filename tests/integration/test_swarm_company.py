@@ -269,7 +269,8 @@ def test_what_nobody_uses_leaves_when_another_needs_the_room(swarms: Swarms) -> 
 def test_many_agents_at_once_and_what_they_write(swarms: Swarms, capsys: pytest.CaptureFixture[str]) -> None:
     """Writes at the API server do not grow with the model, and end when it is everywhere."""
     # With a quota, what others do on this disk is no news.
-    with swarms(MANY, MODELSWARM_AGENT_QUOTA="1Gi") as swarm:
+    # With a Lease as long as a machine needs on which fifty agents share two cores.
+    with swarms(MANY, MODELSWARM_AGENT_QUOTA="1Gi", MODELSWARM_AGENT_LEASE_SECONDS="60") as swarm:
         events = swarm.cluster.audit_events
         before = len(list(events()))
         model = swarm.publish(shards=4, shard_bytes=8 * MIB)

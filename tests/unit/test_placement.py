@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelswarm.placement import Copies, eligible, holders, matches
+from modelswarm.placement import CONTROL_PLANE, HOST, Copies, eligible, holders, matches
 
 CONTENT = "sha256:" + "ab" * 32
 NODES = [f"gpu-{number}" for number in range(8)]
@@ -37,6 +37,26 @@ def test_eligible_nodes_are_in_order() -> None:
     nodes = {"b": {"gpu": "a100"}, "a": {"gpu": "a100"}, "c": {"gpu": "t4"}, "d": {}}
     assert eligible(nodes, {"gpu": "a100"}) == ("a", "b")
     assert eligible(nodes, {}) == ("a", "b", "c", "d")
+
+
+WORKER, PLANE, OLD_PLANE = {"zone": "a"}, {"zone": "a", CONTROL_PLANE[0]: ""}, {CONTROL_PLANE[1]: "true"}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "selector", "copies", "expected"),
+    [
+        pytest.param({"w": WORKER, "c": PLANE, "m": OLD_PLANE}, {}, 2, ("w",), id="no copy is spent on it"),
+        pytest.param({"w": WORKER, "c": PLANE}, {"zone": "a"}, 2, ("w",), id="a selector that does not speak of it"),
+        pytest.param({"w": WORKER, "c": PLANE}, {CONTROL_PLANE[0]: ""}, 2, ("c",), id="its role is named"),
+        pytest.param({"w": {}, "c": {**PLANE, HOST: "c"}}, {HOST: "c"}, 1, ("c",), id="the host is named"),
+        pytest.param({"c": PLANE}, {}, 2, ("c",), id="a cluster of one node"),
+        pytest.param({"w": WORKER, "c": PLANE}, {}, "All", ("c", "w"), id="all are all"),
+    ],
+)
+def test_the_control_plane_is_spared(
+    nodes: dict[str, dict[str, str]], selector: dict[str, str], copies: Copies, expected: tuple[str, ...]
+) -> None:
+    assert eligible(nodes, selector, copies) == expected
 
 
 @pytest.mark.parametrize(

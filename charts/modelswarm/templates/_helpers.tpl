@@ -40,11 +40,43 @@ imagePullSecrets:
 {{- end }}
 {{- end }}
 
+{{/*
+Arguments: the context, and the variables that a template sets itself, as YAML. Each name is there once, because the API
+server refuses to apply a list with two; the last one counts, and the user's (env) are behind all of ours.
+*/}}
 {{- define "modelswarm.env" -}}
-{{- range $name, $value := .Values.env }}
+{{- $user := (index . 0).Values.env -}}
+{{- $ours := fromYamlArray (index . 1) -}}
+{{- range $index, $each := $ours }}
+{{- $again := false }}
+{{- range $later, $other := $ours }}{{ if and (gt $later $index) (eq $other.name $each.name) }}{{ $again = true }}{{ end }}{{ end }}
+{{- if not (or $again (hasKey $user $each.name)) }}
+{{ toYaml (list $each) }}
+{{- end }}
+{{- end }}
+{{- range $name, $value := $user }}
 - name: {{ $name }}
   value: {{ $value | quote }}
 {{- end }}
+{{- end }}
+
+{{/* Where the certificates are, in operator and agents. */}}
+{{- define "modelswarm.caFile" -}}
+/etc/modelswarm/ca/{{ .Values.caBundle.key }}
+{{- end }}
+
+{{- define "modelswarm.caVolume" -}}
+- name: ca-bundle
+  configMap:
+    name: {{ .Values.caBundle.configMap }}
+    items:
+    - {key: {{ .Values.caBundle.key }}, path: {{ .Values.caBundle.key }}}
+{{- end }}
+
+{{- define "modelswarm.caMount" -}}
+- name: ca-bundle
+  mountPath: /etc/modelswarm/ca
+  readOnly: true
 {{- end }}
 
 {{/* Names of the Secrets that model tasks use. */}}

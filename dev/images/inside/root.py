@@ -217,6 +217,13 @@ def index_libraries(root: Root) -> None:
     shutil.rmtree(root.directory / "var" / "cache", ignore_errors=True)
 
 
+def _found(program: str) -> Path:
+    path = shutil.which(program)
+    if path is None:
+        raise LookupError(f"the base image has no {program}")
+    return Path(path)
+
+
 def record_packages(root: Root) -> None:
     """What Debian knows of the packages that files were taken from, as scanners look for it, and their licences."""
     owners: dict[str, str] = {}
@@ -245,12 +252,12 @@ def _merged(path: str) -> str:
 
 
 def add_tools(root: Root) -> None:
-    found = shutil.which("busybox")
-    if found is None:
-        raise LookupError("the base image has no busybox")
-    busybox = Path(found)
+    # Debian's busybox has an nc that cannot just try a port.
+    busybox, netcat = (_found(name) for name in ("busybox", "nc.openbsd"))
     root.add(busybox)
-    offered = subprocess.run([found, "--list"], capture_output=True, text=True, check=True).stdout.split()
+    root.add(netcat)
+    root.link(Path("/usr/bin/nc"), str(netcat))
+    offered = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True).stdout.split()
     for applet in APPLETS:
         if applet not in offered:
             raise LookupError(f"this busybox has no {applet}")

@@ -55,6 +55,7 @@ class Account:
         self._metrics = metrics
         self._signals = signals
         self._speed = Speed()
+        self._signing = asyncio.Lock()
         self._ledger = Ledger(
             lambda news: metrics.received(self.wanted.model_hash, origin_bytes=news.origin, peer_bytes=news.peers)
         )
@@ -168,7 +169,9 @@ class Account:
 
     async def complete(self, filling: Filling) -> None:
         """Everything is on the disk, and marked."""
-        await asyncio.to_thread(clear_progress, Path(filling.directory))
+        # A sign of life that is just being written would stay behind in the model.
+        async with self._signing:
+            await asyncio.to_thread(clear_progress, Path(filling.directory))
         self._ready = datetime.now(UTC).replace(microsecond=0)
 
     def count_complete(self) -> None:
@@ -204,14 +207,17 @@ class Account:
             self._ledger.tell(current)
             standing = self.standing()
             message = f"from {standing.fetching_from.lower()}" if standing.fetching_from else self._message
-            await asyncio.to_thread(
-                write_progress,
-                directory,
-                state=self._state,
-                done=standing.done_bytes,
-                total=standing.bytes,
-                message=message,
-            )
+            async with self._signing:
+                if filling.is_complete:
+                    return
+                await asyncio.to_thread(
+                    write_progress,
+                    directory,
+                    state=self._state,
+                    done=standing.done_bytes,
+                    total=standing.bytes,
+                    message=message,
+                )
             await asyncio.to_thread(self._ledger.save, current)
             self._signals.notice()
             await asyncio.sleep(TELL_SECONDS)

@@ -7,6 +7,12 @@ from itertools import islice
 from modelswarm.agent import bits
 from modelswarm.agent.members import Member, Roster
 
+GATHER_SECONDS = 3.0
+"""For how long after the first hand-out nodes may still come: the first one, which is alone, is not given everything,
+or all of that would be in flight on one node, and lost with it."""
+FIRST_SEGMENTS = 2
+"""That a node is given until then."""
+
 log = logging.getLogger(__name__)
 
 
@@ -24,6 +30,7 @@ class Allotment:
         self._nodes: dict[int, str] = {}
         self._readers: dict[str, None] = {}
         self._helpers = 1
+        self._began: float | None = None
         self.held = 0
         """The segments that some node has, as bits."""
 
@@ -62,11 +69,18 @@ class Allotment:
         if not available or len(member.held) >= member.report.wants:
             return
         share = max(1, available.bit_count() // (2 * self._helpers)) if self._helpers > 1 else member.report.wants
+        if self._is_gathering(now):
+            share = min(share, FIRST_SEGMENTS)
         room = min(member.report.wants, share) - len(member.held)
         if room > 0:
             chosen = (segment for segment in bits.members(available) if not shared(segment))
             for segment in list(islice(chosen, room)):
                 self.hand(member, segment, now, 0)
+
+    def _is_gathering(self, now: float) -> bool:
+        if self._began is None:
+            self._began = now
+        return self._origin_nodes != 1 and now - self._began < GATHER_SECONDS
 
     def hand(self, member: Member, segment: int, now: float, done: int) -> None:
         if not member.held:

@@ -30,6 +30,7 @@ from modelswarm.agent.wanted import Wanted
 from modelswarm.errors import KubeError
 
 API_PAUSE = 2.0
+SHORTEST = 0.01
 CLOSE_SECONDS = 1.0
 """How often a coordinator looks whether everybody has everything: the last member's report wakes only its desk."""
 
@@ -196,8 +197,8 @@ class Conduct:
                 if not self._office.is_open:
                     await self._coordinate()
                 await self._membership.talk_to(self._parts.address.url)
-                # A renewal may have failed: then not at once again.
-                return min(self._lease.pause(decision), CLOSE_SECONDS)
+                # A renewal may have failed, and what is left until the next may be less than a clock tells apart.
+                return max(min(self._lease.pause(decision), CLOSE_SECONDS), SHORTEST)
             case Join(url=url, after=after):
                 await self._office.close()
                 await self._join(url)

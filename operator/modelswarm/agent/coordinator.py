@@ -208,6 +208,7 @@ class Coordinator:
             elif member.held and now - max(member.moved, self._refusals.paused_until) > STUCK_SECONDS:
                 self._take_back(member, "reads nothing")
                 member.barred_until = now + STUCK_SECONDS
+                self._refusals.note_silence()
         self._yielding.tick(self._roster.lacking, now)
         self._cut(now)
         self._asking.forget(self._publications.known, now)
@@ -233,9 +234,10 @@ class Coordinator:
         before, was_live = member.report, member.live
         member.report, member.seen = report, now
         member.live = report.node not in self._shunned
-        if not was_live or (before.url, before.host, before.port) != (report.url, report.host, report.port):
+        moved = (before.url, before.host, before.port) != (report.url, report.host, report.port)
+        if member.live != was_live or moved:
             self._journal.note(("node", report.node))
-        if before.complete != report.complete or not was_live:
+        if before.complete != report.complete or member.live != was_live:
             self._count_members()
         return member
 

@@ -12,16 +12,16 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 from modelswarm.agent.holdings import Holdings
 from modelswarm.agent.messages import Publication
-from modelswarm.agent.segments import Segment, hash_count
+from modelswarm.agent.publications import Word
+from modelswarm.agent.segments import Segment
 from modelswarm.agent.sharing import WindowPort
 from modelswarm.agent.swarm import Event, Part, Peer, TorrentFailed, Window, WindowDone, WindowStalled
 from modelswarm.agent.swarm import piece_length as piece_length_of
-from modelswarm.agent.swarm.windows import HASH_BYTES
+from modelswarm.agent.words import Words
 
 MOST_WANTED = 48
 """Windows that are fetched at once; the others wait, in the order in which they were published."""
@@ -81,8 +81,7 @@ class Exchange:
         self._swarm = swarm
         self._place = place
         self._peers: dict[str, Peer] = {}
-        self._known: dict[int, tuple[bytes, str]] = {}
-        self._window_of: dict[int, tuple[int, ...]] = {}
+        self._words = Words(holdings)
         self._waiting: dict[tuple[int, ...], None] = {}
         self._shared: dict[str, _Shared] = {}
         self._withheld: set[int] = set()
@@ -96,18 +95,17 @@ class Exchange:
 
     def hashes(self, segment: int) -> bytes | None:
         """What is known of a segment: the SHA-1s of its pieces, joined."""
-        known = self._known.get(segment)
-        return known[0] if known is not None else None
+        word = self._words.get(segment)
+        return word.hashes if word is not None else None
 
     def publishers(self, file: int) -> tuple[str, ...]:
         """The nodes whose word the bytes of a file are, in no order that matters."""
-        named = (self._known.get(segment.index) for segment in self._holdings.segments_of(file))
-        return tuple(dict.fromkeys(known[1] for known in named if known is not None))
+        return tuple(dict.fromkeys(self._words.publishers(file)))
 
     def publisher_of(self, segment: int) -> str | None:
         """Who told a segment that is not here; None if it is, or nobody has."""
-        known = self._known.get(segment)
-        return known[1] if known is not None and not self._holdings.has(segment) else None
+        word = self._words.get(segment)
+        return word.publisher if word is not None and not self._holdings.has(segment) else None
 
     def lacking(self, identity: str, pieces: Collection[int] = ()) -> list[tuple[int, str]]:
         """Of a window that is on its way: the segments that are not here, and who told them.
@@ -127,18 +125,7 @@ class Exchange:
 
     def told(self, segment: int) -> Publication | None:
         """What was published of a segment, as far as this node knows, with all of the window that it is in."""
-        if segment not in self._known:
-            return None
-        window = self._window_of.get(segment)
-        words = [self._known[each] for each in window or (segment,)]
-        publishers = tuple(publisher for _, publisher in words)
-        return Publication(
-            segments=window or (segment,),
-            hashes=b"".join(hashes for hashes, _ in words),
-            publisher=publishers[0],
-            publishers=publishers if len(set(publishers)) > 1 else (),
-            window=window is not None,
-        )
+        return self._words.publication(segment)
 
     async def learn(self, publications: Iterable[Publication]) -> list[Replaced]:
         """Take in what was published, and join it; returns what it replaces.
@@ -147,17 +134,19 @@ class Exchange:
         """
         replaced: list[Replaced] = []
         for publication in publications:
-            parts = self._split(publication)
-            for segment, hashes, publisher in parts:
-                if self._is_news(segment, hashes):
-                    if (known := self._known.get(segment.index)) is not None:
+            parts = self._words.split(publication)
+            for segment, word in ((told.segment, told.word) for told in parts):
+                if self._is_news(segment, word.hashes):
+                    if (known := self._words.get(segment.index)) is not None:
                         self._forget(segment)
                         self._leave_window(segment)
-                        replaced.append(Replaced(segment, known[1]))
+                        replaced.append(Replaced(segment, known.publisher))
                     self._withheld.discard(segment.index)
-                    self._known[segment.index] = (hashes, publisher)
-            if parts and all(self.hashes(segment.index) == hashes for segment, hashes, _ in parts):
-                self._enter_window(tuple(segment.index for segment, _, _ in parts))
+                    self._words.put(segment.index, word)
+            window = tuple(told.segment.index for told in parts)
+            agreed = all(self.hashes(told.segment.index) == told.word.hashes for told in parts)
+            if parts and agreed and self._words.enter(window):
+                self._waiting[window] = None
         await self._advance()
         return replaced
 
@@ -176,7 +165,7 @@ class Exchange:
                 self._forget(segment)
                 self._leave_window(segment)
                 self._holdings.arrived(segment.index)
-            self._known[segment.index] = (hashes, self._node)
+            self._words.put(segment.index, Word(hashes, self._node))
         for shared in [each for each in self._shared.values() if each.wanted and segment.index in each.segments]:
             # The swarm fetches what is here now: it was published, and nobody had it any more.
             self._drop(shared.window.id)
@@ -200,9 +189,9 @@ class Exchange:
             case WindowDone(window_id=identity) if (shared := self._shared.get(identity)) is not None:
                 shared.wanted = False
                 arrivals = [
-                    Arrival(self._holdings.segments[segment], *self._known[segment])
+                    Arrival(self._holdings.segments[segment], word.hashes, word.publisher)
                     for segment in shared.segments
-                    if not self._holdings.has(segment) and segment in self._known
+                    if not self._holdings.has(segment) and (word := self._words.get(segment)) is not None
                 ]
                 for arrival in arrivals:
                     self._holdings.arrived(arrival.segment.index)
@@ -257,42 +246,15 @@ class Exchange:
 
     # Inside
 
-    def _split(self, publication: Publication) -> list[tuple[Segment, bytes, str]]:
-        """The ranges of a publication, each with its hashes and who told them; none if it makes no sense."""
-        segments, numbers = self._holdings.segments, publication.segments
-        if any(index >= len(segments) or segments[index].is_bundle for index in numbers):
-            return []
-        if any(later <= earlier for earlier, later in pairwise(numbers)):
-            return []
-        if publication.publishers and len(publication.publishers) != len(numbers):
-            return []
-        found: list[tuple[Segment, bytes, str]] = []
-        start = 0
-        for position, segment in enumerate(segments[index] for index in numbers):
-            end = start + HASH_BYTES * hash_count(segment, self._holdings.files[segment.file].size)
-            found.append((segment, publication.hashes[start:end], publication.publisher_of(position)))
-            start = end
-        one_file = len({segment.file for segment, _, _ in found}) == 1
-        return found if one_file and start == len(publication.hashes) else []
-
-    def _enter_window(self, segments: tuple[int, ...]) -> None:
-        if all(self._window_of.get(segment) == segments for segment in segments):
-            return
-        self._window_of.update(dict.fromkeys(segments, segments))
-        self._waiting[segments] = None
-
     def _leave_window(self, segment: Segment) -> None:
-        window = self._window_of.pop(segment.index, ())
-        rest = tuple(each for each in window if each != segment.index)
+        window, rest = self._words.leave(segment.index)
         self._waiting.pop(window, None)
         if rest:
-            self._window_of.update(dict.fromkeys(rest, rest))
             self._waiting[rest] = None
 
     def _queue(self, shared: _Shared) -> None:
         """It was left: the windows that its segments are in by now are to be joined."""
-        told = [self._window_of[each] for each in shared.segments if each in self._window_of]
-        self._waiting.update(dict.fromkeys(told or [shared.segments]))
+        self._waiting.update(self._words.windows_of(shared.segments) or {shared.segments: None})
 
     async def _advance(self) -> None:
         """Share what may be shared now."""
@@ -310,7 +272,7 @@ class Exchange:
         parts = [shared for shared in self._shared.values() if shared.file == file]
         if any(shared.whole or self._is_wanted(shared) for shared in parts):
             return
-        if not all(segment in self._known and segment not in self._withheld for segment in segments):
+        if not self._words.knows_all(segments) or not self._withheld.isdisjoint(segments):
             return
         here = all(map(self._holdings.has, segments))
         if here or (self.wanted < MOST_WANTED and self._takes_whole(file)):
@@ -358,7 +320,7 @@ class Exchange:
         }
         wanted = len(have) < len(segments)
         self._shared[window.id] = _Shared(window, file, segments, whole, wanted)
-        holders = {self._known[segment][1] for segment in segments}
+        holders = {self._words[segment].publisher for segment in segments}
         peers = [*self._peers.values()]
         self._swarm.share(window, path, content=self._content, have=pieces, peers=peers, holders=holders)
 
@@ -390,7 +352,7 @@ class Exchange:
         found = sorted((self._holdings.segments[index] for index in segments), key=lambda each: each.offset)
         file = found[0].file
         size = self._holdings.files[file].size
-        parts = tuple(Part(each.offset, each.length, self._known[each.index][0]) for each in found)
+        parts = tuple(Part(each.offset, each.length, self._words[each.index].hashes) for each in found)
         return Window(self._keys[file], size, piece_length_of(size), parts)
 
     def _forget(self, segment: Segment) -> None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from modelswarm.agent import bits
+from modelswarm.agent.alone import Alone
 from modelswarm.agent.bundles import BlobClient, Bundles
 from modelswarm.agent.errands import Errands
 from modelswarm.agent.exchange import Exchange
@@ -127,6 +128,7 @@ class Member:
             node=address.node,
             arrived=self._arrived,
         )
+        self._alone = Alone(stock, self._reading, self._verifying)
         self._bundles = Bundles(
             stock,
             client,
@@ -162,26 +164,33 @@ class Member:
 
     async def recover(self) -> None:
         """Take stock of what an earlier run, or another content, has left. To be awaited once, first of all."""
+        begun: list[int] = []
         for number, file in enumerate(self.stock.files):
             if file.size and not self.stock.is_placed(number) and not self.stock.is_small(number):
                 for segment in self.stock.holdings.segments_of(number):
                     if await self.stock.covers(segment):
                         await self._offer(segment)
+                    elif self.stock.progress(segment.index) > 0:
+                        begun.append(segment.index)
+        self._reading.resume(begun[: CONNECTIONS + AHEAD])
         self._errands.start("arrivals", 0, self._follow_arrivals)
         self._arrived(None)
 
     async def talk(self, url: str) -> None:
         """Report to the coordinator at ``url`` and do what it says, until cancelled or ``closed``. Raises PeerError."""
         pending: dict[asyncio.Task[Answer], tuple[int, Report]] = {}
+        known = self._epoch, self._cursor
         try:
             while not self.closed.is_set():
-                if pending:
-                    await asyncio.sleep(COALESCE_SECONDS)
-                self._news.clear()
-                self._told += 1
-                report = self._report()
-                request = asyncio.create_task(self._client.report(url, self._filling.content, report))
-                pending[request] = self._told, report
+                # A later report sends the one before it home; without anything new they would do so for ever.
+                if not pending or self._news.is_set() or known != (self._epoch, self._cursor):
+                    if pending:
+                        await asyncio.sleep(COALESCE_SECONDS)
+                    self._news.clear()
+                    self._told += 1
+                    report, known = self._report(), (self._epoch, self._cursor)
+                    request = asyncio.create_task(self._client.report(url, self._filling.content, report))
+                    pending[request] = self._told, report
                 news = asyncio.create_task(self._news.wait())
                 try:
                     await asyncio.wait({*pending, news}, return_when=asyncio.FIRST_COMPLETED)
@@ -310,6 +319,10 @@ class Member:
         self._changed()
 
     def _obey(self, answer: Answer) -> None:
+        if self._address.node in answer.shunned:
+            self._alone.go(answer.pause)
+            self._reading.go_on(self._parallel())
+            return
         segments = self.stock.holdings.segments
         self._reading.stop(answer.revoke)
         self._reading.assign([each for each in answer.assign if each < len(segments)], answer.reread, answer.pause)

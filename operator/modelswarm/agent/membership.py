@@ -19,7 +19,10 @@ from modelswarm.agent.store import Filling
 from modelswarm.agent.troubles import Trouble, of_error, of_failure
 from modelswarm.agent.wanted import Wanted
 from modelswarm.errors import AgentError, InvalidReference, NotCoordinator, PeerError
+from modelswarm.loader.effort import Effort
 
+EFFORT = Effort(attempts=6)
+"""About half a minute: then the coordinator is told, and another node may have better luck."""
 RACE_PAUSE = 0.2
 TALK_PAUSE = 1.0
 
@@ -192,4 +195,5 @@ class Membership:
     async def _open_reader(self) -> OriginReader:
         parts = self._parts
         credentials = await parts.provisions.credentials(self._wanted)
-        return OriginReader(await parts.origins.leg(self._filling.manifest, credentials), parts.store.threads)
+        leg = await parts.origins.leg(self._filling.manifest, credentials)
+        return OriginReader(leg, parts.store.threads, effort=EFFORT)

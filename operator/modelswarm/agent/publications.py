@@ -174,8 +174,11 @@ class Suspicion:
         return said.count(self.prevailing(segment) or b"") > 1
 
     def liars(self) -> set[str]:
-        found: set[str] = set()
+        """Who is outvoted, unless all who say so are liars themselves."""
+        accusers: dict[str, set[str]] = {}
         for segment, votes in self._votes.items():
             right = self.prevailing(segment)
-            found.update(node for node, hashes in votes.items() if hashes != right)
-        return found
+            sure = {node for node, hashes in votes.items() if hashes == right}
+            for node in votes.keys() - sure:
+                accusers.setdefault(node, set()).update(sure)
+        return {node for node, others in accusers.items() if len(others) > 1 or not others <= accusers.keys()}

@@ -50,13 +50,14 @@ class Reading:
         self._reader: OriginReader | None = None
         self._opening = asyncio.Lock()
         self._assigned: list[int] = []
+        self._begun: list[int] = []
         self._again: set[int] = set()
         self._paused_until = 0.0
 
     @property
     def accepted(self) -> list[int]:
-        """The segments that this node has taken on, and has not finished."""
-        waiting = [number for number in self._assigned if self._is_due(number)]
+        """The segments that this node has taken on, and has not finished; or had, before it was restarted."""
+        waiting = [number for number in (*self._assigned, *self._begun) if self._is_due(number)]
         return list(dict.fromkeys((*self._errands.of(READ), *waiting)))
 
     @property
@@ -68,12 +69,17 @@ class Reading:
     def requests(self) -> int:
         return self._reader.traffic.requests if self._reader is not None else 0
 
+    def resume(self, numbers: Sequence[int]) -> None:
+        """Segments of which an earlier run has read the beginning: the coordinator is told, and should nobody else have
+        them, gives them to this node again."""
+        self._begun = list(numbers)
+
     def assign(self, numbers: Sequence[int], again: Collection[int], pause: float) -> None:
         """All segments that the coordinator has given to this node now, and those of them that it shall read although
         they may be here. ``pause``: seconds in which nobody reads."""
         told = {segment for publication in self._outbox for segment in publication.segments}
         self._again = {number for number in again if number not in told}
-        self._assigned = list(numbers)
+        self._assigned, self._begun = list(numbers), []
         self._paused_until = asyncio.get_running_loop().time() + pause
 
     def go_on(self, at_once: int) -> None:
@@ -169,6 +175,10 @@ class Reading:
         stock = self._stock
         stock.holdings.arrived(segment.index)
         publication = await self._exchange.offer(segment, hashes)
+        if publication is None and segment.index in self._assigned:
+            # The coordinator knows what was told, and has this node read it all the same: nobody has those bytes.
+            self._exchange.withhold(segment)
+            publication = await self._exchange.offer(segment, hashes)
         self._again.discard(segment.index)
         if publication is not None:
             self._outbox.append(publication)

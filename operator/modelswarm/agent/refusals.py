@@ -8,6 +8,7 @@ DENIALS = 3
 MAX_PAUSE = 3600.0
 MAX_BAR = 60.0
 _RATE_LIMITED = "RateLimited"
+_UNAVAILABLE = "SourceUnavailable"
 _DEFAULT_PAUSE = 30.0
 
 
@@ -34,6 +35,10 @@ class Refusals:
         else:
             member.failures += 1
             member.barred_until = now + min(MAX_BAR, 2.0 ** min(member.failures, 10) / 2)
+
+    def note_silence(self) -> None:
+        """A member reads nothing for long, and says nothing of it."""
+        self.latest = self.latest or Failure(reason=_UNAVAILABLE, message="the origin sends nothing")
 
     def judge(self, roster: Roster) -> None:
         """Whether what the origin refuses to some is refused to all."""

@@ -151,7 +151,8 @@ class AgentSettings(BaseModel):
         default=None,
         ge=1,
         validation_alias="P2P_ORIGIN_NODES",
-        description="how many nodes may read one model from the origin at once (1: one reads all); empty: as many as help",
+        description="how many nodes may read one model from the origin at once (1: one reads all); "
+        "empty: as many as help",
     )
     node_name: str = Field(min_length=1, max_length=253, validation_alias="NODE_NAME", description="this node")
     pod_name: str = Field(default="", validation_alias="POD_NAME", description="this pod; empty: the node's name")
@@ -195,8 +196,8 @@ class AgentSettings(BaseModel):
     peer_secret_file: Path | None = Field(
         default=None,
         validation_alias="MODELSWARM_AGENT_PEER_SECRET_FILE",
-        description="file with the secret that agents prove to each other that they know, one a line (the first one signs), "
-        "read again when it changes; empty: anybody is a peer",
+        description="file with the secret that agents prove to each other that they know, one a line "
+        "(the first one signs), read again when it changes; empty: anybody is a peer",
     )
     peer_secret_optional: bool = Field(
         default=False,

@@ -38,6 +38,8 @@ GLOBAL_CONFIG_KEY = "config.data"
 
 HUB_SECRET = "modelhub-secret"
 HUB_SECRET_KEY = "HF_TOKEN"
+MODELSCOPE_SECRET_KEY = "MODELSCOPE_API_TOKEN"
+"""Beside ``HF_TOKEN`` in the same Secret; one hub's token is never sent to the other."""
 OSS_SECRET = "oss-access-secret"
 OSS_SECRET_KEYS = ("OSS_ACCESS_KEY_ID", "OSS_ACCESS_KEY_SECRET")
 AWS_SECRET = "aws-access-secret"

@@ -80,7 +80,9 @@ class TaskController:
                     pin = state.outcome
                 case None:
                     slow = state.running and state.seconds >= RESOLVING_IS_WORTH_SAYING
-                    facts = Facts(engine, resolving=slow, retry_in=state.retry_in or None)
+                    # A connection may take half a minute to fail; who can do without the answer does not wait.
+                    overdue = state.running and state.seconds >= self._world.settings.image_patience_seconds
+                    facts = Facts(engine, resolving=slow, overdue=overdue, retry_in=state.retry_in or None)
                 case failure:
                     facts = Facts(engine, failure=failure)
             if pin is None and (task.status.resolved is None or facts.failure is not None):

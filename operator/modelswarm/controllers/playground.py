@@ -157,7 +157,11 @@ class PlaygroundController:
                 PlaygroundReason.LLMAZ_IS_RUNNING,
                 f"llmaz's own controller manager is running in this cluster ({holder}); two controllers would fight "
                 f"over every Playground. Scale it down: kubectl -n {self._world.settings.llmaz_namespace} scale "
-                "deployment llmaz-controller-manager --replicas=0",
+                "deployment llmaz-controller-manager --replicas=0. Remove its webhooks, too: nobody answers "
+                "them then, and as their failurePolicy is Fail every change would be refused: kubectl delete "
+                "validatingwebhookconfiguration/llmaz-validating-webhook-configuration "
+                "mutatingwebhookconfiguration/llmaz-mutating-webhook-configuration. If llmaz-global-config has "
+                "init-container-image, take that line out: it replaces modelswarm's loader by llmaz's",
             )
 
     def _models(self, playground: Playground) -> list[OpenModel]:
@@ -187,6 +191,7 @@ class PlaygroundController:
             dragonfly_application=dragonfly.application if dragonfly is not None else "",
             dragonfly_allow_gated=dragonfly is not None and dragonfly.allow_gated,
             turnstile_url=settings.turnstile_url,
+            loader_ca=settings.loader_ca,
         )
 
     def _gate_timeout(self, playground: Playground) -> float:

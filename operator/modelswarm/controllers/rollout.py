@@ -178,15 +178,19 @@ def copy_names(playground: Playground, task: P2PTask) -> tuple[str, ...]:
 
 def pinned_model(playground: Playground, task: P2PTask | None, agent_root: str | None) -> PinnedModel | None:
     """What the pod is told of a task's pin. ``agent_root`` is where node agents keep their models, if there are any."""
-    if task is None or task.status.resolved is None:
+    if task is None:
         return None
+    spread = task.status.engine is not Engine.DIRECT
     resolved = task.status.resolved
+    if resolved is None:
+        return PinnedModel(None, (), spread=spread)
     kept = agent_root is not None and task.status.engine is Engine.BITTORRENT
     return PinnedModel(
         resolved.revision,
         copy_names(playground, task),
         public=resolved.public is True,
         node=NodeModel(agent_root, resolved.digest.removeprefix("sha256:")) if kept and agent_root else None,
+        spread=spread,
     )
 
 

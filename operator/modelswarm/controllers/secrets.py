@@ -10,6 +10,7 @@ from modelswarm.api.labels import (
     AWS_SECRET_KEYS,
     HUB_SECRET,
     HUB_SECRET_KEY,
+    MODELSCOPE_SECRET_KEY,
     OSS_SECRET,
     OSS_SECRET_KEYS,
 )
@@ -22,8 +23,6 @@ from modelswarm.controllers.world import World
 from modelswarm.errors import ContentError, ContentReason, Forbidden, NotFound, TaskBlocked
 from modelswarm.kube.kinds import SECRET
 
-MODELSCOPE_KEY = "MODELSCOPE_API_TOKEN"
-"""Beside ``HF_TOKEN`` in the same Secret; one hub's token is never sent to the other."""
 _ASKS_FOR_CREDENTIALS = frozenset(
     {ContentReason.ACCESS_DENIED, TaskReason.CREDENTIAL_NOT_FOUND, TaskReason.CREDENTIAL_NOT_READABLE}
 )
@@ -65,7 +64,7 @@ async def read_credentials(world: World, task: P2PTask, source: Source) -> Crede
             return Credentials(access_key_id=key_id, access_key_secret=key_secret)
         case HubSource(hub=HubName.MODELSCOPE):
             # Not demanded: the Secret may be there for Hugging Face alone.
-            token = data.get(MODELSCOPE_KEY, b"").decode(errors="replace").strip()
+            token = data.get(MODELSCOPE_SECRET_KEY, b"").decode(errors="replace").strip()
             return Credentials(modelscope_token=token or None)
         case _:
             return Credentials(hub_token=_value(data, reference.name, HUB_SECRET_KEY))

@@ -7,6 +7,8 @@ from modelswarm.backends.engine import Observation
 
 PROGRESS_STEP_PERCENT = 5
 PROGRESS_STEP_SECONDS = 10
+RATE_AFTER_SECONDS = 3
+"""Bytes that came in a shorter time say little of the speed; times have whole seconds."""
 RATE_VALID_SECONDS = 30
 """After so long without a new byte there is no speed and no ETA to speak of."""
 
@@ -25,7 +27,8 @@ def next_progress(status: P2PTaskStatus, observation: Observation, now: datetime
     if same and not finished and percent - before.percent < PROGRESS_STEP_PERCENT and seconds < PROGRESS_STEP_SECONDS:
         return before, False
     rate = before.bytes_per_second if moved or seconds < RATE_VALID_SECONDS else 0
-    if moved and seconds > 0:
+    # Before the first byte nodes were chosen, agents started and the origin asked: its time is no measure of a speed.
+    if moved and status.last_progress_time is not None and seconds >= RATE_AFTER_SECONDS:
         rate = int((done - before.done_bytes) / seconds)
     return (
         Progress(

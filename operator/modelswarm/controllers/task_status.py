@@ -7,6 +7,9 @@ The order in which a task goes forward::
                    |           +--> FellBack (Ready, Degraded)   engine stalled, unreachable, or out of attempts
                    +--> Failed      a person must act, or ``fallback: Fail`` where it would have fallen back
 
+An image that no engine brings (``Direct``) is only looked at: where the registry does not let us, the task is Succeeded
+and Degraded, because kubelets pull with rights and from mirrors of their own.
+
 A task is standing: Succeeded goes back to Running when copies are lost; FellBack stays Ready until the engine is back
 and has done it (Succeeded); Failed goes on as soon as the source answers, or bytes come in again.
 """
@@ -14,21 +17,20 @@ and has done it (Succeeded); Failed goes on as soon as the source answers, or by
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from modelswarm.api.conditions import Condition, TaskCondition, TaskReason, find, is_true, set_condition
-from modelswarm.api.conditions import Status as ConditionStatus
+from modelswarm.api.conditions import TaskCondition, TaskReason, find, is_true
 from modelswarm.api.p2ptask import (
     Engine,
     Fallback,
     P2PTask,
     P2PTaskStatus,
     Phase,
-    TaskDisplay,
 )
 from modelswarm.backends.engine import EngineState, Observation
 from modelswarm.content.image import parse_reference
 from modelswarm.controllers.pinning import Pin
+from modelswarm.controllers.task_draft import Draft
 from modelswarm.controllers.task_progress import display, next_progress
-from modelswarm.errors import ContentError, RateLimited, TaskBlocked
+from modelswarm.errors import AccessDenied, ContentError, RateLimited, TaskBlocked
 
 MAX_FAILURES = 20
 BACKOFF_CAP_SECONDS = 60.0
@@ -59,6 +61,8 @@ class Facts:
     """The spec cannot be worked on at all."""
     resolving: bool = False
     """Pinning has been going on long enough to say so."""
+    overdue: bool = False
+    """Pinning takes so long that nobody who can do without should wait for it."""
     retry_in: float | None = None
     """Pinning waits so many seconds before its next attempt."""
     pin: Pin | None = None
@@ -81,67 +85,13 @@ class Decision:
     """Nothing worth a write yet: pinning has only just begun, and mostly ends before anybody could read of it."""
 
 
-class _Draft:
-    """A status being put together: plain assignments, then one frozen object."""
-
-    def __init__(self, task: P2PTask, now: datetime) -> None:
-        self.values: dict[str, object] = {}
-        self.task = task
-        self.now = now.replace(microsecond=0)
-        self.conditions: tuple[Condition, ...] = task.status.conditions
-
-    def set(self, **values: object) -> None:
-        self.values.update(values)
-
-    def condition(self, type_: TaskCondition, status: ConditionStatus, reason: str, message: str) -> None:
-        self.conditions = set_condition(
-            self.conditions, type_, status, reason, message, generation=self.task.metadata.generation, now=self.now
-        )
-
-    def say(self, message: str) -> None:
-        """Change what the MESSAGE column says, and no other column."""
-        shown = self.values.get("display", self.task.status.display)
-        assert isinstance(shown, TaskDisplay)
-        self.set(display=shown.model_copy(update={"message": message}))
-
-    @property
-    def fell_back(self) -> bool:
-        """Read from the condition, because ``spec.suspend`` hides the phase for a while."""
-        ready = find(self.conditions, TaskCondition.READY)
-        return ready is not None and ready.status == "True" and ready.reason == TaskReason.FELL_BACK
-
-    def standing_phase(self) -> Phase:
-        """The phase that follows from Ready and the numbers of the last observation."""
-        if self.fell_back:
-            return Phase.FELL_BACK
-        status = self.task.status
-        complete = is_true(self.conditions, TaskCondition.READY) and status.ready >= status.desired
-        return Phase.SUCCEEDED if complete else Phase.RUNNING
-
-    def recovered(self) -> None:
-        """Degraded is said to be over only where it was ever said."""
-        if find(self.conditions, TaskCondition.DEGRADED) is not None:
-            self.condition(TaskCondition.DEGRADED, "False", TaskReason.HEALTHY, "Works as asked")
-
-    def build(self) -> P2PTaskStatus:
-        generation = self.task.metadata.generation
-        return self.task.status.model_copy(
-            update={
-                "observed_generation": generation,
-                "start_time": self.task.status.start_time or self.now,
-                **self.values,
-                "conditions": self.conditions,
-            }
-        )
-
-
 def advance(task: P2PTask, facts: Facts, policy: Policy, now: datetime) -> Decision:
     """The next status.
 
     Calling it again with its own result and the same facts changes nothing, except that ``facts.failure`` is an event:
     each counts as one more attempt.
     """
-    draft = _Draft(task, now)
+    draft = Draft(task, now)
     draft.set(engine=facts.engine)
     if task.spec.suspend:
         return _suspended(draft)
@@ -153,7 +103,7 @@ def advance(task: P2PTask, facts: Facts, policy: Policy, now: datetime) -> Decis
     return _within_deadline(draft, _pinned(draft, facts, policy))
 
 
-def _within_deadline(draft: _Draft, decision: Decision) -> Decision:
+def _within_deadline(draft: Draft, decision: Decision) -> Decision:
     """The hard limit until the first Ready. It is looked at last: who is Ready just now has made it, and who has given
     up already has a better reason (one that needs a person must not open the gate because time passes)."""
     limit, status = draft.task.spec.active_deadline_seconds, decision.status
@@ -167,10 +117,10 @@ def _within_deadline(draft: _Draft, decision: Decision) -> Decision:
     return replace(decision, status=_give_up(draft, TaskReason.DEADLINE_EXCEEDED, message).status)
 
 
-def _pinned(draft: _Draft, facts: Facts, policy: Policy) -> Decision:
+def _pinned(draft: Draft, facts: Facts, policy: Policy) -> Decision:
     task = draft.task
     if facts.failure is not None:
-        return _pin_failed(draft, facts.failure, policy)
+        return _pin_failed(draft, facts, facts.failure, policy)
     if facts.pin is not None:
         draft.set(resolved=facts.pin.resolved, manifest=facts.pin.manifest)
         revision = facts.pin.resolved.revision or facts.pin.resolved.digest
@@ -184,10 +134,17 @@ def _pinned(draft: _Draft, facts: Facts, policy: Policy) -> Decision:
     return _observed(draft, facts, facts.observation, policy)
 
 
-def _not_pinned_yet(draft: _Draft, facts: Facts) -> Decision:
+def _not_pinned_yet(draft: Draft, facts: Facts) -> Decision:
     """Keep what an earlier failure said (with its phase); else say Resolving, once that takes a while."""
     if not facts.resolving and not draft.task.status.conditions:
         return Decision(draft.task.status, look_again=facts.retry_in or 1.0, hold=True)
+    if _only_looked_at(draft, facts):
+        if is_true(draft.conditions, TaskCondition.READY):
+            draft.set(phase=draft.standing_phase())
+            return Decision(draft.build(), look_again=facts.retry_in)
+        if facts.overdue and draft.task.status.phase is not Phase.FAILED:
+            draft.condition(TaskCondition.RESOLVED, "False", TaskReason.RESOLVING, _RESOLVING)
+            return Decision(_unseen(draft, TaskReason.RESOLVING, "the registry has not answered yet").build())
     first = facts.resolving and find(draft.conditions, TaskCondition.RESOLVED) is None
     if first:
         draft.condition(TaskCondition.RESOLVED, "False", TaskReason.RESOLVING, _RESOLVING)
@@ -196,10 +153,41 @@ def _not_pinned_yet(draft: _Draft, facts: Facts) -> Decision:
     elif first or draft.task.status.phase is Phase.SUSPENDED:
         draft.set(phase=Phase.RESOLVING)
         draft.condition(TaskCondition.READY, "False", TaskReason.RESOLVING, _RESOLVING)
-    return Decision(draft.build(), look_again=None if facts.resolving else facts.retry_in or 1.0)
+    wakes_us = facts.resolving and not _only_looked_at(draft, facts)
+    return Decision(draft.build(), look_again=None if wakes_us else facts.retry_in or 1.0)
 
 
-def _pin_failed(draft: _Draft, failure: ContentError | TaskBlocked, policy: Policy) -> Decision:
+def _only_looked_at(draft: Draft, facts: Facts) -> bool:
+    """An image that nothing is done with: what its tag points at is good to know, and no reason to wait."""
+    spec = draft.task.spec
+    return spec.image is not None and facts.engine is Engine.DIRECT and spec.fallback is Fallback.DIRECT
+
+
+def _unseen(draft: Draft, reason: str, why: str) -> Draft:
+    """Ready without having been looked at: the kubelet may well have rights, mirrors or the image itself."""
+    message = f"The image could not be looked at, nodes pull it all the same: {why}"
+    draft.condition(TaskCondition.READY, "True", TaskReason.NOTHING_TO_DISTRIBUTE, message)
+    draft.condition(TaskCondition.DEGRADED, "True", reason, message)
+    draft.set(phase=Phase.SUCCEEDED, completion_time=draft.task.status.completion_time or draft.now)
+    draft.say(message)
+    return draft
+
+
+def _unseen_for(draft: Draft, failure: ContentError | TaskBlocked, policy: Policy) -> Decision:
+    """Nobody waits, so an origin that may be back soon is asked again soon, and then ever more seldom."""
+    retry = policy.retry
+    if isinstance(failure, TaskBlocked):
+        retry = min(retry, BLOCKED_RETRY_SECONDS)
+    elif failure.retry_after is not None:
+        retry = failure.retry_after
+    elif failure.retryable and not isinstance(failure, RateLimited):
+        attempts = _one_more(draft.task)
+        draft.set(attempts=attempts)
+        retry = policy.retry if attempts > draft.task.spec.backoff_limit else backoff(attempts)
+    return Decision(_unseen(draft, failure.reason, failure.message).build(), look_again=retry, retry_in=retry)
+
+
+def _pin_failed(draft: Draft, facts: Facts, failure: ContentError | TaskBlocked, policy: Policy) -> Decision:
     """A failed attempt to pin: Failed at once where only a person helps; else back-off, then fallback."""
     task = draft.task
     retry = (
@@ -214,6 +202,10 @@ def _pin_failed(draft: _Draft, failure: ContentError | TaskBlocked, policy: Poli
         if task.status.phase is Phase.SUSPENDED:
             draft.set(phase=draft.standing_phase())
         return Decision(draft.build(), look_again=retry, retry_in=retry)
+    # A registry that says for certain that there is no such image speaks for the kubelet, too.
+    uncertain = isinstance(failure, TaskBlocked | AccessDenied) or failure.retryable
+    if uncertain and _only_looked_at(draft, facts):
+        return _unseen_for(draft, failure, policy)
     if isinstance(failure, TaskBlocked) or not failure.retryable:
         decision = _failed(draft, failure.reason, failure.message)
         return replace(decision, look_again=retry, retry_in=retry)
@@ -243,7 +235,7 @@ def backoff(attempts: int) -> float:
     return min(BACKOFF_CAP_SECONDS, 2.0 ** min(attempts, 10))
 
 
-def _observed(draft: _Draft, facts: Facts, observation: Observation, policy: Policy) -> Decision:
+def _observed(draft: Draft, facts: Facts, observation: Observation, policy: Policy) -> Decision:
     status = draft.task.status
     if observation.state is EngineState.UNREACHABLE:
         # It says nothing about the bytes, so every number stays as it was.
@@ -276,7 +268,7 @@ def _observed(draft: _Draft, facts: Facts, observation: Observation, policy: Pol
 
 
 def _not_ready(
-    draft: _Draft, facts: Facts, observation: Observation, policy: Policy, last_byte: datetime | None
+    draft: Draft, facts: Facts, observation: Observation, policy: Policy, last_byte: datetime | None
 ) -> Decision:
     """Running, or trouble: fall back when time without progress, or attempts, have run out; else go on."""
     task, status = draft.task, draft.task.status
@@ -309,7 +301,7 @@ def _not_ready(
     return Decision(draft.build(), look_again=_earliest(poll, None if left is None else left + 0.1))
 
 
-def _idle_since(draft: _Draft, last_byte: datetime | None) -> datetime:
+def _idle_since(draft: Draft, last_byte: datetime | None) -> datetime:
     """When the engine last moved, or could begin to: time that was spent on resolving is not the engine's."""
     began = last_byte or draft.task.status.start_time or draft.now
     resolved = find(draft.conditions, TaskCondition.RESOLVED)
@@ -317,7 +309,7 @@ def _idle_since(draft: _Draft, last_byte: datetime | None) -> datetime:
     return max(began, resolved.last_transition_time) if resolved is not None and pinned else began
 
 
-def _degraded(draft: _Draft, facts: Facts) -> None:
+def _degraded(draft: Draft, facts: Facts) -> None:
     """What the engine says; else that the manifest is lost; else whether the tag still is what was pinned."""
     observation, resolved = facts.observation, draft.values.get("resolved", draft.task.status.resolved)
     if observation is not None and observation.degraded is not None:
@@ -343,7 +335,7 @@ def _degraded(draft: _Draft, facts: Facts) -> None:
     draft.recovered()
 
 
-def _suspended(draft: _Draft) -> Decision:
+def _suspended(draft: Draft) -> Decision:
     draft.set(phase=Phase.SUSPENDED)
     if draft.task.status.completion_time is None:
         # As for a Job: the time until the first Ready starts anew when the work goes on.
@@ -353,7 +345,7 @@ def _suspended(draft: _Draft) -> Decision:
     return Decision(draft.build())
 
 
-def _give_up(draft: _Draft, reason: str, message: str) -> Decision:
+def _give_up(draft: Draft, reason: str, message: str) -> Decision:
     """The engine (or the way to the origin) did not make it: consumers go to the origin, or the gate stays closed."""
     if draft.task.spec.fallback is Fallback.FAIL:
         return _failed(
@@ -368,7 +360,7 @@ def _give_up(draft: _Draft, reason: str, message: str) -> Decision:
     return Decision(draft.build())
 
 
-def _failed(draft: _Draft, reason: str, message: str) -> Decision:
+def _failed(draft: Draft, reason: str, message: str) -> Decision:
     draft.condition(TaskCondition.READY, "False", reason, message)
     draft.set(phase=Phase.FAILED)
     draft.say(message)

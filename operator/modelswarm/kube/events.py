@@ -64,8 +64,9 @@ class EventRecorder:
         while len(self._told) > REMEMBERED:
             del self._told[next(iter(self._told))]
         level = logging.INFO if type_ == "Normal" else logging.WARNING
-        what = f"{about.get('kind')} {key_of({'metadata': about})}"
-        logger.log(level, "%s: %s: %s", what, reason, message, extra={"reason": reason})
+        kind, key = str(about.get("kind")), str(key_of({"metadata": about}))
+        extra = {"controller": kind.lower(), "object": key, "reason": reason}
+        logger.log(level, "%s %s: %s: %s", kind, key, reason, message, extra=extra)
         try:
             self._queue.put_nowait(event)
         except asyncio.QueueFull:

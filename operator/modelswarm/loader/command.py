@@ -54,6 +54,7 @@ def _load(options: argparse.Namespace) -> int:
     started = time.monotonic()
     session: Session | None = None
     reason, message = "", ""
+    _forget_missing_authorities()
     try:
         session = open_session(options, os.environ, say)
         asyncio.run(_until_stopped(session))
@@ -98,6 +99,14 @@ def say(line: str) -> None:
         print(line, flush=True)
     else:
         print(f"model-loader: {line}", flush=True)
+
+
+def _forget_missing_authorities() -> None:
+    """The ConfigMap with them is optional, as most loaders ask no origin; who does then goes by the public ones."""
+    path = os.environ.get("SSL_CERT_FILE", "")
+    if path and not Path(path).is_file():
+        say(f"there is no {path} (SSL_CERT_FILE); the public certificate authorities are used")
+        del os.environ["SSL_CERT_FILE"]
 
 
 async def _until_stopped(session: "Session") -> None:

@@ -146,9 +146,9 @@ class Session:
         )
 
     async def _legs(self, http: httpx.AsyncClient, gate: Gate, manifest: Manifest) -> list[Leg]:
-        """The origin is the last. In another one's place it is read only when it is this loader's turn."""
+        """The origin is the last. Who is told of a turnstile reads it in an engine's place, and when it is its turn."""
         origin, before, meter = await self._origin(http, gate, manifest), self._dfdaemon(manifest), self.meter
-        if not before or self.settings.turnstile is None or meter is None:
+        if self.settings.turnstile is None or meter is None:
             return [*before, origin]
         self.turn = Turn(
             self.settings.turnstile,

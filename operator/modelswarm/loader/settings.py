@@ -110,7 +110,7 @@ def read_dfdaemon(environ: Mapping[str, str]) -> DfdaemonSettings | None:
 
 
 def read_turnstile(environ: Mapping[str, str]) -> str | None:
-    """None where the variable names no URL."""
+    """None where the variable names no URL: no engine spreads this model, so the origin is read by choice."""
     url = environ.get("MODELSWARM_ORIGIN_TURNSTILE", "").strip()
     if not url:
         return None

@@ -11,7 +11,8 @@ from typing import Any, cast
 BUFFER = 256 << 10
 PLENTY = 64 << 10
 """A piece of so many bytes is worth its way."""
-GATHER_SECONDS = 0.005
+FIRST_PAUSE, LONGEST_PAUSE = 0.001, 0.016
+"""Seconds. Each pause after a small piece is twice the last one, until something is sent: an answer begins at once."""
 
 
 class Wire(asyncio.BufferedProtocol):
@@ -27,6 +28,7 @@ class Wire(asyncio.BufferedProtocol):
         self._error: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._pause: asyncio.TimerHandle | None = None
+        self._seconds = FIRST_PAUSE
         self._room = asyncio.Event()
         self._room.set()
 
@@ -48,7 +50,8 @@ class Wire(asyncio.BufferedProtocol):
         elif not self.ended and self._pause is None:
             assert self._transport is not None
             self._transport.pause_reading()
-            self._pause = self._loop.call_later(GATHER_SECONDS, self._go_on)
+            self._pause = self._loop.call_later(self._seconds, self._go_on)
+            self._seconds = min(2 * self._seconds, LONGEST_PAUSE)
         return data
 
     async def write(self, data: bytes) -> None:
@@ -56,6 +59,7 @@ class Wire(asyncio.BufferedProtocol):
             raise ConnectionResetError("the connection is closed")
         self._transport.write(data)
         # It is for an answer, which shall not wait.
+        self._seconds = FIRST_PAUSE
         self._go_on()
         await self._room.wait()
         if self._error is not None:

@@ -57,7 +57,7 @@ async def gather(cluster: Cluster) -> Facts:
         model_leases=tuple(model_leases or ()),
         operators=operators,
         agents=agents,
-        rights=await _rights(cluster, installation),
+        rights=await _rights(cluster, installation, with_agents=bool(snapshot.caches)),
         server_version=version,
     )
 
@@ -139,7 +139,7 @@ async def _fetch(cluster: Cluster, pod: JsonObject, port: int, path: str) -> Ans
     return answer
 
 
-def _rights_of(installation: Installation) -> tuple[Right, ...]:
+def _rights_of(installation: Installation, *, with_agents: bool) -> tuple[Right, ...]:
     """As few as tell that the roles are there, and of this version."""
     namespace, agents = installation.namespace, installation.agent_namespace
     operator, agent = f"{namespace}:{OPERATOR}", f"{agents}:{AGENT}"
@@ -152,7 +152,7 @@ def _rights_of(installation: Installation) -> tuple[Right, ...]:
         Right(operator, "create", "configmaps"),
         Right(operator, "update", "leases", "coordination.k8s.io", namespace, OPERATOR),
     ]
-    if installation.agents is not None or installation.settings.agent_root is not None:
+    if with_agents or installation.agents is not None or installation.settings.agent_root is not None:
         found += [
             Right(operator, "list", "nodecaches", "llmaz.io"),
             Right(operator, "list", "endpointslices", "discovery.k8s.io", agents),
@@ -167,8 +167,9 @@ def _rights_of(installation: Installation) -> tuple[Right, ...]:
     return (*found, *mine)
 
 
-async def _rights(cluster: Cluster, installation: Installation) -> tuple[Right, ...]:
-    return tuple(await asyncio.gather(*(_review(cluster, right) for right in _rights_of(installation))))
+async def _rights(cluster: Cluster, installation: Installation, *, with_agents: bool) -> tuple[Right, ...]:
+    wanted = _rights_of(installation, with_agents=with_agents)
+    return tuple(await asyncio.gather(*(_review(cluster, right) for right in wanted)))
 
 
 async def _review(cluster: Cluster, right: Right) -> Right:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from modelswarm.api import labels
 from modelswarm.api.meta import JsonObject
+from modelswarm.api.openmodel import HubName
 from modelswarm.content.source import HostSource, HubSource, OllamaSource, Provider, Source, StoreSource
 
 MANIFEST_DIRECTORY = "/etc/modelswarm/manifest"
@@ -59,14 +60,20 @@ def credential_envs(source: Source, present: Sequence[JsonObject] = ()) -> tuple
     """References to llmaz's well-known Secrets in the pod's namespace.
 
     The hub's token has two names. Who sets one of them in ``present`` means both, so the other gets the same value and
-    not the Secret's: otherwise it would depend on the program which of two tokens is used.
+    not the Secret's: otherwise it would depend on the program which of two tokens is used. llmaz gives Hugging Face's
+    for every hub; ModelScope's own comes beside it.
     """
     match source:
         case HubSource():
             explicit = next((env for env in present if _name(env) in _HUB_TOKENS), None)
             if explicit is not None:
-                return tuple({**explicit, "name": name} for name in _HUB_TOKENS)
-            return tuple(_secret(name, labels.HUB_SECRET, labels.HUB_SECRET_KEY) for name in _HUB_TOKENS)
+                tokens = tuple({**explicit, "name": name} for name in _HUB_TOKENS)
+            else:
+                tokens = tuple(_secret(name, labels.HUB_SECRET, labels.HUB_SECRET_KEY) for name in _HUB_TOKENS)
+            if source.hub is not HubName.MODELSCOPE:
+                return tokens
+            key = labels.MODELSCOPE_SECRET_KEY
+            return (*tokens, _secret(key, labels.HUB_SECRET, key))
         case StoreSource(provider=Provider.OSS):
             return tuple(_secret(key, labels.OSS_SECRET, key) for key in labels.OSS_SECRET_KEYS)
         case StoreSource():

@@ -10,6 +10,7 @@ from modelswarm.api.meta import JsonObject
 from modelswarm.content.manifest import SHARD_KEY
 from modelswarm.content.source import HostSource, HubSource, StoreSource, is_distributable
 from modelswarm.errors import RenderError, RenderReason
+from modelswarm.workload.authorities import Authorities
 from modelswarm.workload.choice import ServedModel
 from modelswarm.workload.environment import MANIFEST_DIRECTORY, loader_envs, merge_envs, with_credentials
 from modelswarm.workload.nodemodel import VOLUME as NODE_VOLUME
@@ -38,6 +39,8 @@ class PinnedModel:
     public: bool = False
     node: NodeModel | None = None
     """Where the nodes' agents keep it; None where they do not."""
+    spread: bool = False
+    """Whether an engine is to bring it: whoever reads the origin then does it in the engine's place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +52,6 @@ class Dfdaemon:
     application: str = ""
     allow_gated: bool = False
     """Whether files that need a token may come from it."""
-    turnstile: str | None = None
-    """URL of who says when a loader may read the origin, to which it turns when the daemon fails."""
 
     @property
     def directory(self) -> str:
@@ -63,7 +64,6 @@ class Dfdaemon:
             "MODELSWARM_DRAGONFLY_TAG": self.tag,
             "MODELSWARM_DRAGONFLY_APPLICATION": self.application,
             "MODELSWARM_DRAGONFLY_ALLOW_GATED": "true" if self.allow_gated else "",
-            "MODELSWARM_ORIGIN_TURNSTILE": self.turnstile or "",
         }
         return [{"name": name, "value": value} for name, value in values.items() if value]
 
@@ -108,8 +108,13 @@ def pod_spec(
     loader_image: str,
     scheduler_name: str | None,
     dfdaemon: Dfdaemon | None = None,
+    turnstile: str | None = None,
+    authorities: Authorities | None = None,
 ) -> JsonObject:
-    """The pod's spec. The shared memory volume comes first (llmaz's tests look for it there)."""
+    """The pod's spec. The shared memory volume comes first (llmaz's tests look for it there).
+
+    ``turnstile`` is the URL of who says when a loader may read the origin in an engine's place.
+    """
     storage = _storage(models, engine.shared_memory, skip_loader=skip_loader)
     loaders: list[JsonObject] = []
     manifests: list[JsonObject] = []
@@ -121,7 +126,9 @@ def pod_spec(
         # Dragonfly has files of hubs only.
         daemon = dfdaemon if isinstance(model.source, HubSource) else None
         volume = next((name for name, node in kept.items() if pin is not None and node == pin.node), "")
-        loaders.append(_loader(index, model.source, pin, engine.envs, loader_image, daemon, volume))
+        loaders.append(_loader(index, model.source, pin, engine.envs, loader_image, daemon, volume, turnstile))
+        if authorities is not None:
+            loaders[-1] = _believing(loaders[-1], authorities)
         if daemon is not None:
             sockets = [daemon.volume()]
         if pin is not None and pin.manifests:
@@ -138,7 +145,8 @@ def pod_spec(
         spec["affinity"] = prefer_warm_nodes([*kept.values()])
     if storage.volumes or manifests:
         nodes = [model.volume(name) for name, model in kept.items()]
-        spec["volumes"] = [*storage.volumes, *manifests, *sockets, *nodes]
+        own = [authorities.volume()] if authorities is not None and loaders else []
+        spec["volumes"] = [*storage.volumes, *manifests, *sockets, *nodes, *own]
     return spec
 
 
@@ -200,6 +208,7 @@ def _loader(
     image: str,
     dfdaemon: Dfdaemon | None,
     node_volume: str,
+    turnstile: str | None,
 ) -> JsonObject:
     """No command: the image's entry point is the loader, ours or llmaz's."""
     manifest = pin is not None and bool(pin.manifests)
@@ -219,11 +228,26 @@ def _loader(
     if pin is not None and pin.node is not None:
         envs = merge_envs(envs, [pin.node.env()])
         mounts.append(pin.node.mount(node_volume))
+    if turnstile is not None and pin is not None and pin.spread:
+        envs = merge_envs(envs, [{"name": "MODELSWARM_ORIGIN_TURNSTILE", "value": turnstile}])
     return {
         "name": _numbered(labels.LOADER_CONTAINER, index),
         "image": image,
         "env": [*envs],
         "volumeMounts": [*mounts],
+    }
+
+
+def _believing(loader: JsonObject, authorities: Authorities) -> JsonObject:
+    """The loader with these authorities, unless its user names others."""
+    envs, mounts = loader["env"], loader["volumeMounts"]
+    assert isinstance(envs, list)
+    assert isinstance(mounts, list)
+    # What is set already wins: it was copied from the engine's.
+    return {
+        **loader,
+        "env": [*merge_envs([authorities.env()], [env for env in envs if isinstance(env, dict)])],
+        "volumeMounts": [*mounts, authorities.mount()],
     }
 
 

@@ -16,6 +16,7 @@ from modelswarm.api.openmodel import OpenModel
 from modelswarm.api.playground import BackendRuntimeConfig, Playground
 from modelswarm.errors import RenderError, RenderReason
 from modelswarm.workload.arguments import DRAFT_MODEL_PATH, MODEL_NAME, MODEL_PATH, render_arguments
+from modelswarm.workload.authorities import Authorities
 from modelswarm.workload.choice import ServedModel, choose_config, choose_flavor, serve_models, skips_loader
 from modelswarm.workload.environment import merge_envs
 from modelswarm.workload.fingerprint import template_hash
@@ -44,7 +45,10 @@ class OperatorPart:
     dragonfly_application: str = ""
     dragonfly_allow_gated: bool = False
     turnstile_url: str | None = None
-    """Where loaders ask before they read the origin in Dragonfly's place; None: they do not ask."""
+    """Where loaders ask before they read the origin in an engine's place; None: they do not ask."""
+
+    loader_ca: str | None = None
+    """CONFIGMAP/KEY in the Playground's namespace with the authorities that loaders believe; None: the public ones."""
 
     @property
     def dfdaemon(self) -> Dfdaemon | None:
@@ -56,7 +60,6 @@ class OperatorPart:
             self.dragonfly_tag,
             self.dragonfly_application,
             self.dragonfly_allow_gated,
-            self.turnstile_url,
         )
 
 
@@ -106,6 +109,8 @@ def render_workload(
         loader_image=operator.loader_image,
         scheduler_name=operator.scheduler_name,
         dfdaemon=operator.dfdaemon,
+        turnstile=operator.turnstile_url,
+        authorities=Authorities.parse(operator.loader_ca) if operator.loader_ca is not None else None,
     )
     digest = template_hash(playground, runtime, config, models, flavor)
     return Workload(

@@ -126,12 +126,18 @@ class Place:
         """What a pod or Service answers on port 8080."""
         return httpx.get(f"http://{address}:8080{path}", timeout=10, trust_env=False)
 
+    def serves(self, replica: Replica, repository: Repository) -> bool:
+        """Whether its files are those of the repository; no, if it is just being replaced."""
+        try:
+            found: dict[str, str] = self.ask(replica.address, "/digests").json()
+        except httpx.TransportError:
+            return False
+        return found == _digests(repository)
+
     def check_files(self, replicas: Sequence[Replica], repository: Repository) -> None:
         """Every file that the replicas have is the hub's, and they have all of them."""
-        wanted = {name: blob.sha256 for name, blob in repository.get("main").files.items()}
         for replica in replicas:
-            found = self.ask(replica.address, "/digests").json()
-            assert found == wanted, replica
+            assert self.ask(replica.address, "/digests").json() == _digests(repository), replica
 
 
 def left_once(place: Place, repository: Repository, most: float = 1.0) -> bool:
@@ -141,6 +147,10 @@ def left_once(place: Place, repository: Repository, most: float = 1.0) -> bool:
 
 def size(repository: Repository) -> int:
     return sum(blob.size for blob in repository.get("main").files.values())
+
+
+def _digests(repository: Repository) -> dict[str, str]:
+    return {name: blob.sha256 for name, blob in repository.get("main").files.items()}
 
 
 def _is_ready(pod: Manifest) -> bool:

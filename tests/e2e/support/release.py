@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 from dev.cluster.cluster import Cluster
@@ -26,6 +27,8 @@ class Release:
     seconds: float = 0.0
     """What the installation took, until every pod was Ready."""
     values: dict[str, str | int | bool] = field(default_factory=dict)
+    restarts: list[datetime] = field(default_factory=list)
+    """When the API server was restarted."""
 
     def helm(self, verb: str, *arguments: str | Path) -> str:
         words = (verb, NAME, *arguments, "--namespace", NAMESPACE)
@@ -60,6 +63,11 @@ class Release:
         """Whether a pod that exists holds the operator's Lease."""
         holder = kubectl_json(self.cluster.plane, "-n", NAMESPACE, "get", "lease/modelswarm-operator")
         return any(str(holder["spec"].get("holderIdentity", "")).startswith(pod) for pod in self.operators())
+
+    def restart_api_server(self) -> None:
+        self.cluster.plane.stop_apiserver()
+        self.restarts.append(datetime.now(UTC))
+        self.cluster.plane.start_apiserver()
 
     def operators(self) -> list[str]:
         return self._pods("modelswarm-operator", None)

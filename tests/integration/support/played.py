@@ -20,6 +20,7 @@ class PlayedAgents:
         self._cluster = cluster
         self._models: dict[str, list[Manifest]] = {}
         self._labels: dict[str, dict[str, str]] = {}
+        self._free: dict[str, int] = {}
 
     def add(self, *names: str, **labels: str) -> None:
         for name in names:
@@ -48,6 +49,11 @@ class PlayedAgents:
             }
         )
 
+    def room(self, name: str, free: int) -> None:
+        """So many bytes are left on the node."""
+        self._free[name] = free
+        self.report(name)
+
     def report(self, name: str, content: str | None = None, **entry: object) -> None:
         if content is not None:
             self._models[name] = [{"content": content, "name": "org/model", **entry}]
@@ -57,7 +63,8 @@ class PlayedAgents:
             "metadata": {"name": name},
         }
         self._apply(cache)
-        self._apply({**cache, "status": {"labels": self._labels[name], "models": self._models[name]}}, "status")
+        status = {"labels": self._labels[name], "models": self._models[name], "freeBytes": self._free.get(name, 0)}
+        self._apply({**cache, "status": status}, "status")
 
     def clean(self) -> None:
         self._cluster.kubectl("delete", "nodecaches", "--all", "--wait=false")

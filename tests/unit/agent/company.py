@@ -190,6 +190,7 @@ class Wire:
         self._own = own
 
     async def report(self, url: str, content_id: str, report: Report) -> Answer:
+        report = self._own.lie(report)
         self._company.reports.append(report)
         # As on the wire: nothing is shared but what the message says.
         sent = Report.model_validate_json(report.model_dump_json(exclude_defaults=True))
@@ -215,6 +216,8 @@ class Wire:
 
     async def blobs(self, url: str, keys: Sequence[str]) -> dict[str, bytes]:
         found: dict[str, bytes] = {}
+        if self._company.at(url).gives_no_blobs:
+            raise PeerUnavailable("no answer", url=url)
         for key in keys:
             path = await self._ask(url, lambda other, key=key: other.parts.hosting.blob(key))  # type: ignore[misc]
             if path is not None:
@@ -262,6 +265,10 @@ class Agent:
         self.cut_off = False
         """Nobody reaches it, and it reaches nobody; the API server does not count."""
         self.false_metainfo = b""
+        """What it tells instead of its metainfo, if anything."""
+        self.gives_no_blobs = False
+        self.lie: Callable[[Report], Report] = lambda report: report
+        """What it makes of its own reports."""
         self.leg = Leg(company.origin)
         self.needs = Needs()
         self.told = Told()

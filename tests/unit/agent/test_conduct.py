@@ -8,6 +8,7 @@ import pytest
 from modelswarm.agent.election import DURATION, RENEW
 from modelswarm.agent.leaserecord import SEGMENT_BYTES
 from modelswarm.agent.troubles import API_SERVER_UNAVAILABLE, PEER_SHUNNED, PEER_UNAVAILABLE
+from modelswarm.agent.trust import Trust
 from modelswarm.api.nodecache import ModelState
 from modelswarm.kube.key import Key
 from modelswarm.kube.kinds import LEASE
@@ -265,3 +266,41 @@ async def test_who_is_ready_goes_on_to_help_until_nobody_lacks_anything(tmp_path
         sessions = first.residents.sessions
         await company.until(lambda: all(session.conduct is None for session in sessions.values()))
         assert wanted_of(MODEL).model_hash in first.parts.seeding.hashes
+
+
+async def test_a_node_that_is_shunned_without_fault_gets_there_by_itself(tmp_path: Path) -> None:
+    """Two nodes, and the one that lies has the last word."""
+    async with company_of(tmp_path, FILES, MODEL) as company:
+        honest, liar = company.add("honest", "liar")
+        liar.leg.flips["model.bin"] = 99
+        for agent in (honest, liar):
+            agent.leg.pause = 0.5
+            await agent.start(MODEL)
+        await company.until_ready(MODEL, [honest])
+        assert whole(honest)
+        assert not liar.is_ready(MODEL)
+        assert company.origin.given["model.bin"] <= 6 * len(FILES["model.bin"]), "nobody reads for ever"
+
+
+async def test_who_is_shunned_reads_by_itself_what_it_lacks_and_each_segment_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Trust, "liars", lambda trust: {"outcast"})
+    async with company_of(tmp_path, FILES, MODEL) as company:
+        member, outcast = company.add("member", "outcast")
+        for agent in (member, outcast):
+            agent.leg.pause = 0.2
+            await agent.start(MODEL)
+        await company.until_ready(MODEL)
+        assert whole(member)
+        assert whole(outcast)
+        assert company.origin.total <= 2 * MODEL.bytes
+
+
+async def test_a_report_is_said_once_and_not_again_and_again(tmp_path: Path) -> None:
+    async with company_of(tmp_path, FILES, MODEL) as company:
+        await half_way(company, "a", "b", "c", seconds=30.0)
+        reports, began = len(company.reports), asyncio.get_running_loop().time()
+        await asyncio.sleep(60.0)
+        seconds = asyncio.get_running_loop().time() - began
+        assert len(company.reports) - reports < 2 * 3 * seconds, "what every node reads is told every few seconds"

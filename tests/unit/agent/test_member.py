@@ -268,7 +268,10 @@ async def test_a_holder_that_gives_wrong_small_files_is_not_asked_again(tmp_path
 async def test_a_holder_that_is_silent_does_not_hold_up_the_others(tmp_path: Path) -> None:
     async with fleet_of(tmp_path, FILES, MODEL, "a", "mute", "c") as (fleet, _, _):
         fleet.nodes["mute"].silent = True
-        await asyncio.gather(*(node.bring(MODEL) for node in fleet.nodes.values()))
+        first = asyncio.create_task(fleet.nodes["a"].bring(MODEL))
+        # Somebody else has the small files first, or all would wait for as long as a silent node is given.
+        await until(lambda: any(report.node == "a" and report.have for report in fleet.reports))
+        await asyncio.gather(first, *(fleet.nodes[name].bring(MODEL) for name in ("mute", "c")))
         assert whole(fleet.nodes["c"])
 
 
@@ -357,3 +360,23 @@ async def test_a_new_coordinator_learns_what_is_here_and_nothing_is_read_twice(t
             await member.close()
         assert whole(b)
         assert origin.total == MODEL.bytes
+
+
+async def test_what_a_node_had_begun_when_all_were_stopped_it_goes_on_with(tmp_path: Path) -> None:
+    """Under a new coordinator, to which another node may have come first."""
+    async with fleet_of(tmp_path, FILES, MODEL, "a", "b") as (fleet, origin, _):
+        nodes = list(fleet.nodes.values())
+        for node in nodes:
+            node.leg.pause = 0.05
+        tasks = [asyncio.create_task(node.bring(MODEL)) for node in nodes]
+        await until(lambda: origin.total > 3 * MIB)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert not any(map(whole, nodes))
+        fleet.coordinate(MODEL, epoch=2)
+        for node in nodes:
+            node.leg.pause = 0.0
+        await asyncio.gather(*(node.bring(MODEL) for node in nodes))
+        assert all(map(whole, nodes))
+        assert origin.total <= MODEL.bytes + SEGMENT

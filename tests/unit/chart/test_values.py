@@ -20,6 +20,7 @@ SCHEMA: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text())
 BY_OTHER_VALUES = {
     "namespace",
     "loader_image",
+    "loader_ca",
     "credential_namespaces",
     "dragonfly_manager_url",
     "dragonfly_token_secret",

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from modelswarm.api.conditions import find
+from modelswarm.api.conditions import find, is_true
 from modelswarm.api.meta import JsonObject
 from modelswarm.api.p2ptask import Engine, P2PTask
 from modelswarm.backends.direct import Direct
@@ -60,7 +60,9 @@ def pin(public: bool | None) -> Pin:
 
 
 class Scene:
-    def __init__(self, fussy: Fussy, known: P2PTask, outcome: Pin | Exception) -> None:
+    """``outcome`` is what pinning ends with; None: it does not end."""
+
+    def __init__(self, fussy: Fussy, known: P2PTask, outcome: Pin | Exception | None) -> None:
         self.kube = Statuses()
         self.kube.put({**known.to_json(), "apiVersion": "llmaz.io/v1alpha1", "kind": "P2PTask"})
         self.world = world(self.kube)
@@ -68,8 +70,11 @@ class Scene:
         self.outcome = outcome
 
         async def work(known: P2PTask) -> Pin:
+            if self.outcome is None:
+                await asyncio.Event().wait()
             if isinstance(self.outcome, Exception):
                 raise self.outcome
+            assert self.outcome is not None
             return self.outcome
 
         self.ended = asyncio.Event()
@@ -160,3 +165,17 @@ async def test_what_dragonfly_serves(spec: dict[str, Any], public: Any, gated: b
         dragonfly = engines(scene, http, Endpoints(), Resolver(http, Endpoints()))[0]
     assert dragonfly.name is Engine.DRAGONFLY
     assert dragonfly.serves(known) is served
+
+
+@pytest.mark.looptime
+async def test_an_image_that_no_engine_brings_is_not_waited_for_when_its_registry_does_not_answer() -> None:
+    scene = Scene(Fussy(lambda known: False), task(**IMAGE), None)
+    began = asyncio.get_running_loop().time()
+    while not is_true((known := await scene.reconcile()).status.conditions, "Ready"):
+        again = (await scene.controller.reconcile(KEY)).requeue_after
+        assert again is not None, "nothing else would wake it"
+        await asyncio.sleep(again)
+    patience = scene.world.settings.image_patience_seconds
+    assert patience <= asyncio.get_running_loop().time() - began <= patience + 1
+    assert known.status.engine is Engine.DIRECT
+    await scene.jobs.stop()

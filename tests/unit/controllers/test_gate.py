@@ -109,7 +109,8 @@ def test_the_message_says_what_is_waited_for(wait: Wait, message: str) -> None:
 
 
 def test_the_message_has_percent_copies_and_eta() -> None:
-    moving = after(BUSY, advance(BUSY, facts(observation=running(400, ready=1)), POLICY, later(20)))
+    begun = after(BUSY, advance(BUSY, facts(observation=running(200)), POLICY, later(10)))
+    moving = after(begun, advance(begun, facts(observation=running(400, ready=1)), POLICY, later(20)))
     assert gate(model(moving), image(None, "vllm:v1"), seconds=20).message == (
         "model llama3-8b: 40% 1/2 ETA 30s; image vllm:v1: no task yet"
     )

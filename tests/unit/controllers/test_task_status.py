@@ -623,6 +623,25 @@ def test_speed_and_eta() -> None:
     assert stopped.status.display.eta == "-"
 
 
+@pytest.mark.parametrize(
+    ("steps", "rate", "eta"),
+    [
+        pytest.param([(60, 4)], 0, None, id="the first bytes: the minute before them is no measure"),
+        pytest.param([(60, 4), (61, 104)], 0, None, id="a second later: too short to tell"),
+        pytest.param([(60, 4), (64, 104)], 25, 35, id="a few seconds later"),
+        pytest.param(
+            [(60, 4), (64, 104), (65, 204)], 25, 31, id="the speed that is known stands for a short time, too"
+        ),
+    ],
+)
+def test_there_is_no_eta_before_a_few_seconds_of_progress(
+    steps: list[tuple[float, int]], rate: int, eta: int | None
+) -> None:
+    current, _ = run(pinned(), *((seconds, facts(observation=running(done))) for seconds, done in steps))
+    assert (current.status.progress.bytes_per_second, current.status.progress.eta_seconds) == (rate, eta)
+    assert (current.status.display.eta == "-") == (eta is None)
+
+
 def test_at_most_twenty_failures_are_listed_and_all_are_counted() -> None:
     failures = tuple(NodeFailure(node=f"gpu-{n}", reason="InsufficientCapacity", message="full") for n in range(50))
     current, _ = run(pinned(), (1, facts(observation=running(failed=50, failures=failures))))

@@ -1,9 +1,10 @@
 """What decides about the images, without building one."""
 
-import io
+import hashlib
 import json
 import re
 import tarfile
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -118,22 +119,27 @@ def test_archive(tmp_path: Path) -> None:
         (blobs / blob.digest.removeprefix("sha256:")).write_bytes(blob.content)
     (layout / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [image.manifest.descriptor()]}))
     for name in ("one.tar", "two.tar"):
-        pack(layout, "modelswarm/agent:v1", tmp_path / name)
+        pack(layout, "modelswarm/agent:v1", tmp_path / name, created=datetime(2026, 1, 2, tzinfo=UTC))
     assert (tmp_path / "one.tar").read_bytes() == (tmp_path / "two.tar").read_bytes()
     found = read(tmp_path / "one.tar")
-    assert found == Contents(
-        name="modelswarm/agent:v1",
-        digest=image.manifest.digest,
-        layers=tuple(layer.digest for layer in image.layers),
-        size=len(image.config.content) + sum(len(layer.content) for layer in image.layers),
-        unpacked=found.unpacked,
-    )
-    assert config(tmp_path / "one.tar").Labels == {"seed": "1"}
-    with tarfile.open(fileobj=io.BytesIO((tmp_path / "one.tar").read_bytes())) as packed:
-        index = packed.extractfile("index.json")
-        assert index is not None
-        annotations = json.loads(index.read())["manifests"][0]["annotations"]
-    assert annotations == {
+    with tarfile.open(tmp_path / "one.tar") as packed:
+        contents = {member.name: packed.extractfile(member).read() for member in packed}  # type: ignore[union-attr]
+    for name, content in contents.items():
+        if name.startswith("blobs/"):
+            assert hashlib.sha256(content).hexdigest() == name.rpartition("/")[2]
+    (entry,) = json.loads(contents["index.json"])["manifests"]
+    assert entry["annotations"] == {
         "io.containerd.image.name": "docker.io/modelswarm/agent:v1",
         "org.opencontainers.image.ref.name": "v1",
     }
+    manifest = json.loads(contents["blobs/" + entry["digest"].replace(":", "/")])
+    described = json.loads(contents["blobs/" + manifest["config"]["digest"].replace(":", "/")])
+    assert described == json.loads(image.config.content) | {"created": "2026-01-02T00:00:00Z"}
+    assert found == Contents(
+        name="modelswarm/agent:v1",
+        digest=entry["digest"],
+        layers=tuple(layer.digest for layer in image.layers),
+        size=manifest["config"]["size"] + sum(len(layer.content) for layer in image.layers),
+        unpacked=found.unpacked,
+    )
+    assert config(tmp_path / "one.tar").Labels == {"seed": "1"}

@@ -84,7 +84,10 @@ async def test_news_is_logged_once_with_its_reason(caplog: pytest.LogCaptureFixt
         for _ in range(2):
             events.emit(THING, "Warning", "NameClash", "Deployment ns/pl belongs to somebody else")
         events.emit(THING, "Normal", "PlaygroundReady", "All pods are ready")
-    assert [(record.levelname, record.__dict__["reason"], record.getMessage()) for record in caplog.records] == [
+    assert {(vars(record)["controller"], vars(record)["object"]) for record in caplog.records} == {
+        ("playground", "ns/pl")
+    }
+    assert [(record.levelname, vars(record)["reason"], record.getMessage()) for record in caplog.records] == [
         ("WARNING", "NameClash", "Playground ns/pl: NameClash: Deployment ns/pl belongs to somebody else"),
         ("INFO", "PlaygroundReady", "Playground ns/pl: PlaygroundReady: All pods are ready"),
     ]

@@ -80,6 +80,51 @@ async def test_a_body_arrives_and_the_connection_is_used_again(client: httpx.Asy
     assert connections == 1
 
 
+async def test_what_trickles_in_is_gathered_and_nothing_of_it_is_lost(client: httpx.AsyncClient) -> None:
+    pieces = 400
+
+    async def trickle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(f"HTTP/1.1 200 OK\r\nContent-Length: {len(BODY)}\r\n\r\n".encode())
+        size = len(BODY) // pieces + 1
+        for at in range(0, len(BODY), size):
+            writer.write(BODY[at : at + size])
+            await writer.drain()
+            await asyncio.sleep(0.0005)
+        await reader.read()
+
+    async with serving(trickle) as port, client.stream("GET", f"http://127.0.0.1:{port}/") as response:
+        got = [data async for data in response.aiter_raw()]
+    assert b"".join(got) == BODY
+    assert len(got) < pieces / 2
+
+
+async def test_a_reader_that_takes_its_time_holds_the_sender_back(client: httpx.AsyncClient) -> None:
+    sent = 0
+    total = 64 << 20
+
+    async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(f"HTTP/1.1 200 OK\r\nContent-Length: {total}\r\n\r\n".encode())
+        for _ in range(total >> 18):
+            writer.write(bytes(1 << 18))
+            await writer.drain()
+            sent += 1 << 18
+
+    async with serving(flood) as port, client.stream("GET", f"http://127.0.0.1:{port}/", timeout=10) as response:
+        parts = response.aiter_raw()
+        await anext(parts)
+        before = -1
+        while sent != before:
+            before = sent
+            await asyncio.sleep(0.1)
+        assert sent < total, "what nobody reads is not taken in"
+        async for _ in parts:
+            pass
+    assert sent == total
+
+
 @pytest.mark.parametrize(
     ("handler", "error"),
     [

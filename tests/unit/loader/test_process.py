@@ -176,3 +176,8 @@ def test_memory_stays_bounded(loader: Loader, hub: Hub, tmp_path: Path) -> None:
     code, mebibytes = printed.splitlines()[-1].split()
     assert code == "0"
     assert int(mebibytes) < 150
+
+
+def test_authorities_that_are_not_there_are_not_missed(loader: Loader) -> None:
+    assert loader.run(SSL_CERT_FILE="/nowhere/ca.crt") == 0, loader.output
+    assert "there is no /nowhere/ca.crt" in loader.output

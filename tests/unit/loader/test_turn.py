@@ -14,6 +14,7 @@ import pytest
 
 from dev.hub import Hub, HubThread, Kind, Repository, Slow
 from dev.process import free_port
+from modelswarm.content.manifest import decode
 from modelswarm.loader.turn import PATIENCE, Turn
 from modelswarm.turnstile_server import TurnstileServer
 from tests.unit.loader.conftest import Loader, manifest_of, mount
@@ -307,8 +308,23 @@ def test_of_five_loaders_two_read_at_once(fleet: Fleet, hub: Hub) -> None:
     assert all("turnstile" not in str(summary.get("skipped")) for summary in summaries)
 
 
+def test_loaders_whose_agents_have_all_failed_take_turns_too(fleet: Fleet, hub: Hub, tmp_path: Path) -> None:
+    shards = Path(fleet.loader.environ["MODELSWARM_MANIFEST_DIR"]).glob("manifest*")
+    digest = decode([shard.read_bytes() for shard in shards]).digest
+    directory = tmp_path / "node" / digest.removeprefix("sha256:")
+    directory.mkdir(parents=True)
+    failed = {"state": "Failed", "doneBytes": 0, "bytes": 1, "message": "no space is left"}
+    (directory / ".progress.json").write_text(json.dumps(failed))
+    fleet.start(4, MODELSWARM_DFDAEMON_SOCKET="", MODELSWARM_NODE_MODEL=str(directory))
+    fleet.end()
+    assert hub.counters.peak <= 2
+    summaries = fleet.summaries()
+    assert sum("waitedSeconds" in summary for summary in summaries) >= 2
+    assert all("NodeUnavailable" in str(summary["skipped"]) for summary in summaries)
+
+
 def test_without_an_engine_nobody_asks(fleet: Fleet, hub: Hub, gatekeeper: Gatekeeper) -> None:
-    fleet.start(4, MODELSWARM_DFDAEMON_SOCKET="")
+    fleet.start(4, MODELSWARM_DFDAEMON_SOCKET="", MODELSWARM_ORIGIN_TURNSTILE="")
     eventually(lambda: hub.counters.peak > 2)
     assert gatekeeper.counts() == (0, 0)
     fleet.end()

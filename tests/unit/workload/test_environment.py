@@ -71,6 +71,18 @@ def test_a_hub_takes_both_names_of_the_token_from_one_key() -> None:
     assert credential_envs(HUB) == tuple({"name": name, "valueFrom": reference} for name in HUB_TOKENS)
 
 
+def test_a_model_of_modelscope_comes_with_modelscopes_own_token_too() -> None:
+    source = HubSource(HubName.MODELSCOPE, "a/b", "v1")
+    reference = {"secretKeyRef": {"name": "modelhub-secret", "key": "MODELSCOPE_API_TOKEN", "optional": True}}
+    assert credential_envs(source) == (
+        *credential_envs(HUB),
+        {"name": "MODELSCOPE_API_TOKEN", "valueFrom": reference},
+    )
+    mine = [var("MODELSCOPE_API_TOKEN", "mine")]
+    for envs in (with_credentials(mine, source), loader_envs(source, mine, revision=None, manifest=False)):
+        assert [env for env in envs if env["name"] == "MODELSCOPE_API_TOKEN"] == mine
+
+
 @pytest.mark.parametrize("name", HUB_TOKENS)
 def test_an_explicit_hub_token_stands_for_both_names(name: str) -> None:
     found = with_credentials([var("FOO"), var(name, "mine")], HUB)

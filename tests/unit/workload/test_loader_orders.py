@@ -1,4 +1,4 @@
-"""What the operator's settings tell loaders about Dragonfly, and about reading the origin in its place."""
+"""What the operator's settings tell loaders about Dragonfly."""
 
 import pytest
 
@@ -17,20 +17,17 @@ def variables(part: OperatorPart) -> dict[str, str]:
     ("part", "found"),
     [
         pytest.param(OperatorPart("loader"), {}, id="no Dragonfly, no variables"),
-        pytest.param(OperatorPart("loader", turnstile_url="http://t"), {}, id="nothing to take the place of"),
+        pytest.param(OperatorPart("loader", turnstile_url="http://t"), {}, id="the turnstile is not Dragonfly's"),
         pytest.param(
             OperatorPart("loader", dragonfly_socket=SOCKET),
             {"MODELSWARM_DFDAEMON_SOCKET": SOCKET},
             id="what is not set is not there",
         ),
         pytest.param(
-            OperatorPart(
-                "loader", dragonfly_socket=SOCKET, dragonfly_allow_gated=True, turnstile_url="http://turnstile:8082"
-            ),
+            OperatorPart("loader", dragonfly_socket=SOCKET, dragonfly_allow_gated=True),
             {
                 "MODELSWARM_DFDAEMON_SOCKET": SOCKET,
                 "MODELSWARM_DRAGONFLY_ALLOW_GATED": "true",
-                "MODELSWARM_ORIGIN_TURNSTILE": "http://turnstile:8082",
             },
             id="all of it",
         ),

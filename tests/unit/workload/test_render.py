@@ -492,6 +492,42 @@ def test_two_models_with_the_same_content_share_a_volume() -> None:
     assert [mounts(loader)[KEPT.path] for loader in loaders(workload)] == ["node-model", "node-model"]
 
 
+@pytest.mark.parametrize(
+    ("envs", "path"),
+    [
+        pytest.param([], "/etc/modelswarm/ca/ca.crt", id="the company's"),
+        pytest.param([{"name": "SSL_CERT_FILE", "value": "/mine"}], "/mine", id="the user's own come first"),
+    ],
+)
+def test_loaders_believe_the_companys_authorities(envs: list[dict[str, str]], path: str) -> None:
+    told = OperatorPart("loader", loader_ca="company/ca.crt")
+    workload = render(playground(SPECULATIVE, envs=envs), LLAMA, DRAFT, operator=told)
+    items = [{"key": "ca.crt", "path": "ca.crt"}]
+    volume = {"name": "ca-bundle", "configMap": {"name": "company", "optional": True, "items": items}}
+    assert [each for each in pod(workload)["volumes"] if each["name"] == "ca-bundle"] == [volume]
+    for loader in loaders(workload):
+        assert [each["value"] for each in loader["env"] if each["name"] == "SSL_CERT_FILE"] == [path]
+        assert mounts(loader)["/etc/modelswarm/ca"] == "ca-bundle"
+    assert "/etc/modelswarm/ca" not in mounts(runner(workload))
+    assert "ca-bundle" not in str(render(playground(skip=True), LLAMA, operator=told).deployment)
+
+
+@pytest.mark.parametrize(
+    ("pin", "asks"),
+    [
+        pytest.param(PinnedModel("c0ffee", (), node=KEPT, spread=True), True, id="agents bring it"),
+        pytest.param(PinnedModel("c0ffee", (), spread=True), True, id="Dragonfly brings it"),
+        pytest.param(PinnedModel(None, (), spread=True), True, id="it would be brought, were it known what it is"),
+        pytest.param(PinnedModel("c0ffee", ()), False, id="everybody reads the origin, by choice"),
+        pytest.param(None, False, id="nothing is distributed"),
+    ],
+)
+def test_whoever_reads_the_origin_in_an_engines_place_waits_for_its_turn(pin: PinnedModel | None, asks: bool) -> None:
+    told = OperatorPart("loader", turnstile_url="http://turnstile:8082")
+    [loader] = loaders(render_workload(playground(), runtime(), [LLAMA], told, [pin]))
+    assert env(loader).get("MODELSWARM_ORIGIN_TURNSTILE") == ("http://turnstile:8082" if asks else None)
+
+
 def test_nothing_of_the_node_is_mounted_without_a_loader() -> None:
     workload = render(playground(skip=True), LLAMA, pinned=[PinnedModel("c0ffee", (), node=KEPT)])
     assert "node-model" not in str(workload.deployment)

@@ -22,6 +22,10 @@ REQUESTS = 48
 """Blocks of 16 KiB asked for in advance, per connection. Long queues make peers send what others sent meanwhile."""
 
 
+DISK_THREADS = 4
+"""That read and write. 0: the network's thread does it itself, which saves two hand-offs for each block of 16 KiB."""
+
+
 class Encryption(StrEnum):
     """Of the connections between peers (BitTorrent's own, it hides more than it protects)."""
 
@@ -51,6 +55,7 @@ class SwarmSettings:
     connections: int = 400
     degree: int = DEGREE
     parallel_windows: int = PARALLEL_WINDOWS
+    disk_threads: int = DISK_THREADS
     reading_seconds: float = 2.0
     """How often the counters are read. Only torrents that changed are part of it."""
     stall_seconds: float = 60.0
@@ -127,7 +132,7 @@ def to_libtorrent(settings: SwarmSettings) -> "lt.settings_pack":
         "active_limit": -1,
         "active_checking": 2,
         # Disk.
-        "aio_threads": 4,
+        "aio_threads": settings.disk_threads,
         "hashing_threads": 2,
         "file_pool_size": 200,
         "no_atime_storage": True,

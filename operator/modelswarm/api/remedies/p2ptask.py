@@ -12,7 +12,7 @@ _A, _RES, _R, _D = "Accepted", "Resolved", "Ready", "Degraded"
 P2PTASK: Mapping[str, Remedy] = MappingProxyType(
     {
         TaskReason.ACCEPTED: fine("The spec can be worked on; the message names the engine.", _A),
-        TaskReason.RESOLVING: wait("The origin is being asked what there is.", "Wait.", _RES, _R),
+        TaskReason.RESOLVING: wait("The origin is being asked what there is.", "Wait.", _RES, _R, _D),
         TaskReason.RESOLVED: fine("The branch or tag is pinned; the message says to what.", _RES),
         TaskReason.RUNNING: wait("The engine is at work.", "Wait; `kubectl swarm status` shows progress and ETA.", _R),
         TaskReason.SUSPENDED: act(
@@ -22,7 +22,9 @@ P2PTASK: Mapping[str, Remedy] = MappingProxyType(
         ),
         TaskReason.DISTRIBUTED: fine("The bytes are on the nodes, verified.", _R),
         TaskReason.NOTHING_TO_DISTRIBUTE: fine(
-            "Engine Direct: the source is pinned, and each consumer downloads by itself.", _R
+            "Engine Direct: each consumer downloads by itself. The source is pinned, save for an image that could not "
+            "be looked at (Degraded).",
+            _R,
         ),
         TaskReason.FELL_BACK: act(
             "Distribution did not work in time, so consumers read the origin.",
@@ -115,9 +117,11 @@ P2PTASK: Mapping[str, Remedy] = MappingProxyType(
         ContentReason.ACCESS_DENIED: act(
             "The origin answers 401 or 403, or the repository is gated.",
             "Put a token that may read it into the Secret that spec.credentialsSecretRef names (for Hugging Face: "
-            "accept the model's terms, too).",
+            "accept the model's terms, too). For an image: a pull secret that the operator may read; without Dragonfly "
+            "nobody waits for it.",
             _RES,
             _R,
+            _D,
         ),
         ContentReason.NOTHING_MATCHES: act(
             "filename, allowPatterns and ignorePatterns leave no file.", "Correct the patterns.", _RES, _R
@@ -133,6 +137,7 @@ P2PTASK: Mapping[str, Remedy] = MappingProxyType(
             "Wait, or use a token: limits are higher then.",
             _RES,
             _R,
+            _D,
         ),
         ContentReason.SOURCE_UNAVAILABLE: act(
             "The origin does not answer, or answers 5xx; it is asked again with growing distances.",

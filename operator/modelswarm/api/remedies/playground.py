@@ -84,7 +84,8 @@ PLAYGROUND: Mapping[str, Remedy] = MappingProxyType(
         ),
         PlaygroundReason.LLMAZ_IS_RUNNING: act(
             "llmaz's own controller manager is running in this cluster and would fight over every Playground.",
-            "Scale it down; the message has the command.",
+            "Scale it down and remove its webhooks, which would refuse every change; the message has the commands. "
+            "Take init-container-image out of llmaz-global-config: it replaces modelswarm's loader by llmaz's.",
             _A,
         ),
         PlaygroundReason.INVALID_GATE_TIMEOUT: act(

@@ -34,7 +34,8 @@ def choose(aim: Aim, nodes: Sequence[AgentNode]) -> tuple[AgentNode, ...]:
     nothing new is given to it.
     """
     by_name = {node.name: node for node in nodes if node.live or (node.awaited and _is_wanted_back(aim, node))}
-    matching = eligible({name: node.labels for name, node in by_name.items()}, aim.placement.node_selector)
+    labels = {name: node.labels for name, node in by_name.items()}
+    matching = eligible(labels, aim.placement.node_selector, aim.placement.copies)
     return tuple(by_name[name] for name in sorted(holders(aim.content, matching, aim.placement.copies)))
 
 

@@ -7,8 +7,7 @@ from typing import Annotated
 import typer
 
 from modelswarm.api.meta import JsonObject
-from modelswarm.api.p2ptask import Engine, P2PTask
-from modelswarm.api.remedies import Grade
+from modelswarm.api.p2ptask import Engine, P2PTask, Phase
 from modelswarm.errors import Conflict, NotFound
 from modelswarm.kube.kinds import P2PTASK
 from modelswarm.kube.objects import key_of
@@ -17,7 +16,7 @@ from modelswarm.plugin.exits import NOT_INSTALLED, Exit, problem, usage
 from modelswarm.plugin.options import Context, Format, Kubeconfig, Namespace, Output, Where
 from modelswarm.plugin.running import checked, complain, put, run, show
 from modelswarm.plugin.show import views
-from modelswarm.plugin.views.standing import is_ready, of_task
+from modelswarm.plugin.views.standing import of_task
 from modelswarm.plugin.views.status import status_of
 from modelswarm.plugin.wish import Kind, Wish, copies_of, selector_of, task_for
 
@@ -36,7 +35,7 @@ Name = Annotated[str | None, typer.Option(help="Name of the task. Default: made 
 As = Annotated[
     str | None, typer.Option("--as", metavar="model|image", help="What it is, where the name leaves that open.")
 ]
-Wait = Annotated[bool, typer.Option("--wait", help="Wait until it is ready.")]
+Wait = Annotated[bool, typer.Option("--wait", help="Wait until every copy is there.")]
 Timeout = Annotated[float, typer.Option(metavar="SECONDS", help="How long --wait waits.")]
 
 
@@ -125,19 +124,20 @@ async def _create(cluster: Cluster, task: JsonObject) -> tuple[JsonObject, bool]
 
 
 async def _wait(cluster: Cluster, task: JsonObject, seconds: float) -> tuple[JsonObject, Exit]:
-    """Until it is Ready, has failed, or the time is over."""
+    """Until every copy is there, no more can come by themselves, or the time is over."""
     key, deadline = key_of(task), asyncio.get_running_loop().time() + seconds
     while True:
         task = await cluster.kube.get(P2PTASK, key.name, key.namespace)
         found = P2PTask.model_validate(task)
-        standing = of_task(found)
-        if is_ready(found):
+        standing, status = of_task(found), found.status
+        if status.phase is Phase.SUCCEEDED:
             return task, Exit.OK
-        if standing.state == "Failed":
-            complain(f"p2ptask/{key.name} has failed: {standing.reason}: {standing.message}")
+        stuck = bool(status.failed) and status.ready + status.failed >= status.desired
+        if status.phase in (Phase.FAILED, Phase.FELL_BACK, Phase.SUSPENDED) or stuck:
+            failures = "; ".join(f"{each.node}: {each.reason}: {each.message}" for each in status.failures)
+            complain(f"p2ptask/{key.name} does not get on: {failures or f'{standing.reason}: {standing.message}'}")
             return task, Exit.PROBLEM
         if asyncio.get_running_loop().time() > deadline:
-            waits = f" ({standing.reason})" if standing.grade is not Grade.FINE and standing.reason else ""
-            complain(f"p2ptask/{key.name} is not ready within {seconds:g} s{waits}; it goes on")
+            complain(f"p2ptask/{key.name} is not complete within {seconds:g} s ({standing.reason}); it goes on")
             return task, Exit.PROBLEM
         await asyncio.sleep(EVERY)

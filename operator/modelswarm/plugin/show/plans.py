@@ -35,9 +35,9 @@ def _contents(rows: Sequence[PlanRow]) -> RenderableType:
     columns = [
         Column("FOR", flexible=True),
         Column("CONTENT", flexible=True),
-        Column("REVISION"),
-        Column("ENGINE"),
-        Column("FILES", "right"),
+        Column("REVISION", spare=2),
+        Column("ENGINE", spare=1),
+        Column("FILES", "right", spare=3),
         Column("SIZE", "right"),
         Column("THERE", "right"),
         Column("ORIGIN", "right"),

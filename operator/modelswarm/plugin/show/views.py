@@ -27,10 +27,10 @@ def status(view: Status, *, namespaces: bool = True) -> RenderableType:
 
 def tasks(rows: Sequence[TaskRow], *, namespaces: bool = True) -> RenderableType:
     columns = [
-        *([Column("NAMESPACE")] if namespaces else []),
+        *([Column("NAMESPACE", spare=1)] if namespaces else []),
         Column("TASK"),
-        Column("CONTENT", flexible=True),
-        Column("ENGINE"),
+        Column("CONTENT", spare=2),
+        Column("ENGINE", spare=3),
         Column("PHASE"),
         Column("NODES", "right"),
         Column("DONE", "right"),
@@ -88,7 +88,8 @@ def _nodes(rows: Sequence[NodeRow]) -> RenderableType:
 
 
 def _totals(totals: Totals) -> str:
-    problems = f"; {totals.problems} need somebody (kubectl swarm why p2ptask/NAME)" if totals.problems else ""
+    need = "needs" if totals.problems == 1 else "need"
+    problems = f"; {totals.problems} {need} somebody (kubectl swarm why p2ptask/NAME)" if totals.problems else ""
     came = f"{size(totals.origin_bytes)} from origins, {size(totals.peer_bytes)} from other nodes"
     return f"{totals.tasks} tasks, {totals.moving} moving at {rate(totals.bytes_per_second)}; {came}{problems}"
 
@@ -162,7 +163,7 @@ def contents(view: NodeContents) -> RenderableType:
         return Group(line, Text("No models."))
     columns = [
         Column("MODEL"),
-        Column("REVISION"),
+        Column("REVISION", spare=1),
         Column("STATE"),
         Column("DONE", "right"),
         Column("SIZE", "right"),

@@ -132,7 +132,7 @@ def _spread(
     live = {each.metadata.name: each for each in known.snapshot.caches if known.snapshot.is_live(each.metadata.name)}
     if not live:
         return replace(row, reason="NoAgent", message="no node has a ready agent")
-    matching = eligible({name: cache.status.labels for name, cache in live.items()}, ask.selector)
+    matching = eligible({name: cache.status.labels for name, cache in live.items()}, ask.selector, ask.copies)
     if not matching:
         labels = ", ".join(f"{key}={value}" for key, value in sorted(ask.selector.items()))
         return replace(row, reason="NoMatchingNode", message=f"no node with a ready agent has the labels {labels}")
@@ -174,7 +174,7 @@ def _seeded(row: PlanRow, ask: Ask, known: Known) -> PlanRow:
     same = [task for task in known.snapshot.tasks if task.status.resolved and task.status.resolved.digest == row.digest]
     there = any(task.status.dragonfly is not None and task.status.dragonfly.complete for task in same)
     origin = 0 if there else row.bytes
-    pods = f"; {ask.consumers} pods then load it from there" if ask.consumers else ""
+    pods = f"; {_pods(ask)} then load it from there" if ask.consumers else ""
     return replace(
         row,
         present_bytes=row.bytes - origin,
@@ -186,12 +186,16 @@ def _seeded(row: PlanRow, ask: Ask, known: Known) -> PlanRow:
 
 
 def _direct(row: PlanRow, ask: Ask) -> PlanRow:
-    who = "kubelet" if ask.kind == "image" else "pod"
+    who = "kubelet" if ask.kind == "image" else "loader"
     return replace(
         row,
         origin_bytes=row.bytes * ask.consumers,
-        note=f"each of {ask.consumers} pods: its {who} reads the origin" if ask.consumers else "no pod reads it yet",
+        note=f"{_pods(ask)}, whose {who} reads the origin" if ask.consumers else "no pod reads it yet",
     )
+
+
+def _pods(ask: Ask) -> str:
+    return f"{ask.consumers} pod{'' if ask.consumers == 1 else 's'}"
 
 
 def _have(

@@ -19,6 +19,7 @@ _LOGS = "Read its log: `kubectl logs -n NAMESPACE POD --all-containers --previou
 _REMEDIES: Mapping[str, Remedy] = MappingProxyType(
     {
         "Unschedulable": act("No node takes the pod.", f"Free or add a node that fits. {_LOOK}"),
+        "NotScheduled": wait("No scheduler has placed the pod yet.", "Wait; else see whether the scheduler runs."),
         "ImagePullBackOff": act("The node cannot pull an image.", f"Check the image's name and pull secret. {_LOOK}"),
         "ErrImagePull": act("The node cannot pull an image.", f"Check the image's name and pull secret. {_LOOK}"),
         "CreateContainerConfigError": act("A ConfigMap or Secret of the pod is missing.", _LOOK),
@@ -57,7 +58,9 @@ def trouble_of(pod: JsonObject) -> PodTrouble | None:
             return _trouble(pod, *found)
     if status.get("phase") == "Running":
         return _trouble(pod, "Starting", "")
-    return _trouble(pod, str(status.get("reason") or "ContainerCreating"), str(status.get("message") or ""))
+    placed = bool(_mapping(pod.get("spec")).get("nodeName"))
+    reason = str(status.get("reason") or ("ContainerCreating" if placed else "NotScheduled"))
+    return _trouble(pod, reason, str(status.get("message") or ""))
 
 
 def _of_container(container: Mapping[str, object]) -> tuple[str, str] | None:
@@ -65,7 +68,7 @@ def _of_container(container: Mapping[str, object]) -> tuple[str, str] | None:
     state, last = _mapping(container.get("state")), _mapping(container.get("lastState"))
     waiting = _mapping(state.get("waiting"))
     ended = _mapping(state.get("terminated")) or _mapping(last.get("terminated"))
-    if ended and ended.get("exitCode") != 0 and not state.get("running"):
+    if ended and ended.get("exitCode") != 0 and "running" not in state:
         told = _termination(str(ended.get("message") or ""))
         if told is not None:
             return told
@@ -74,7 +77,7 @@ def _of_container(container: Mapping[str, object]) -> tuple[str, str] | None:
         return str(waiting.get("reason") or ended.get("reason") or "Error"), words
     if waiting:
         return str(waiting.get("reason") or "ContainerCreating"), str(waiting.get("message") or "")
-    if state.get("running") and container.get("name") == "model-loader":
+    if "running" in state and container.get("name") == "model-loader":
         return "Loading", ""
     return None
 

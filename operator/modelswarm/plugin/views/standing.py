@@ -24,7 +24,7 @@ class Standing:
 
 
 def of_task(task: P2PTask) -> Standing:
-    """What decides: not accepted, not ready, degraded, and only then that it is ready."""
+    """What decides, in this order: not accepted, not ready, degraded, copies that are missing; only then Ready."""
     conditions = task.status.conditions
     accepted = find(conditions, TaskCondition.ACCEPTED)
     ready = find(conditions, TaskCondition.READY)
@@ -42,8 +42,14 @@ def of_task(task: P2PTask) -> Standing:
     if said is None or (said is accepted and said.status == "True"):
         return Standing(phase, NOT_SEEN, "", Grade.WAIT)
     if task.status.phase is Phase.SUSPENDED:
-        return Standing(phase, "Suspended", "spec.suspend is true", Grade.ACT)
-    return Standing(phase, said.reason, said.message, grade_of(subject_of(task), said.reason, task.status.phase))
+        return Standing(phase, "Suspended", "", Grade.ACT)
+    grade = grade_of(subject_of(task), said.reason, task.status.phase)
+    if grade is Grade.FINE and task.status.failures:
+        first = task.status.failures[0]
+        return Standing(phase, first.reason, f"{first.node}: {first.message}", Grade.ACT)
+    if grade is Grade.FINE and task.status.ready < task.status.desired:
+        return Standing(phase, "Running", said.message, Grade.WAIT)
+    return Standing(phase, said.reason, said.message, grade)
 
 
 def subject_of(task: P2PTask) -> Subject:

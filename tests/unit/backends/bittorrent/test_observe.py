@@ -72,6 +72,13 @@ def test_copies_are_where_rendezvous_hashing_puts_them_and_stay_when_another_nod
     assert before[1] in [each.name for each in choose(TWO, lost)]
 
 
+def test_copies_are_made_where_ordinary_pods_run() -> None:
+    plane = AgentNode("a-plane", True, {"node-role.kubernetes.io/control-plane": ""}, {})
+    fleet = [plane, *(node(f"worker-{number}") for number in range(2))]
+    assert observe(TWO, fleet).nodes == ("worker-0", "worker-1")
+    assert [each.name for each in choose(ALL, fleet)] == ["a-plane", "worker-0", "worker-1"]
+
+
 def test_every_matching_node_is_chosen_for_all_and_none_is_named() -> None:
     fleet = [node("gpu-1", gpu="yes"), node("gpu-2", gpu="yes"), node("cpu-1")]
     aim = Aim(CONTENT, SIZE, Placement(copies="All", node_selector={"gpu": "yes"}))

@@ -1,0 +1,55 @@
+"""What is said of a content while it comes, and that nothing of it stays behind."""
+
+import asyncio
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from modelswarm.agent import account
+from modelswarm.agent.account import Account
+from modelswarm.agent.metrics import AgentMetrics
+from modelswarm.agent.progress import write_progress
+from modelswarm.agent.signals import Signals
+from modelswarm.agent.store import Filling, Store
+from modelswarm.agent.wanted import Wanted
+from modelswarm.api.openmodel import HubName
+from modelswarm.content.source import HubSource
+
+WANTED = Wanted("sha256:ab", "sha256:ab", "ab" * 32, "org/m", "c1", HubSource(HubName.HUGGINGFACE, "org/m"), ())
+
+
+@dataclass
+class Filled:
+    """As much of a filling as an account looks at."""
+
+    directory: Path
+    is_complete: bool = False
+
+    def present_bytes(self) -> int:
+        return 0
+
+
+async def test_no_sign_of_life_stays_in_a_complete_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if one is just being written when the model is complete, by a thread that the machine has left waiting."""
+    writing, go_on = threading.Event(), threading.Event()
+
+    def slow(directory: Path, *, state: str, done: int, total: int, message: str) -> None:
+        writing.set()
+        assert go_on.wait(30)
+        write_progress(directory, state=state, done=done, total=total, message=message)
+
+    monkeypatch.setattr(account, "write_progress", slow)
+    told = Account(WANTED, cast(Store, None), AgentMetrics(), Signals(0.8))
+    filled = Filled(tmp_path / "model")
+    async with told.following(cast(Filling, filled)):
+        assert await asyncio.to_thread(writing.wait, 30)
+        filled.is_complete = True
+        complete = asyncio.create_task(told.complete(cast(Filling, filled)))
+        await asyncio.sleep(0)
+        go_on.set()
+        await complete
+    assert told.is_ready
+    assert not list(filled.directory.glob(".progress*"))

@@ -1,0 +1,149 @@
+"""A node that comes when others have everything: it takes the whole model from them, or finds another way."""
+
+from pathlib import Path
+
+import pytest
+
+from modelswarm.agent.troubles import PEER_UNAVAILABLE
+from modelswarm.errors import StoreReason
+from tests.unit.agent.company import Agent, Company, company_of, hash_of
+from tests.unit.agent.store.conftest import MIB, content, noise, tree
+
+pytestmark = pytest.mark.looptime
+
+FILES = {"a.bin": noise("a", 2 * MIB), "b.bin": noise("b", 2 * MIB), "c.bin": noise("c", 2 * MIB), "config.json": b"{}"}
+MODEL = content(FILES)
+
+
+def whole(agent: Agent) -> bool:
+    return tree(agent.parts.store.directory(hash_of(MODEL))) == FILES
+
+
+async def seeded(company: Company, *names: str) -> list[Agent]:
+    """Nodes that have everything and seed it; nobody coordinates any more."""
+    agents = company.add(*names)
+    for agent in agents:
+        await agent.start(MODEL)
+    await company.until_ready(MODEL)
+    await company.until(lambda: company.lease(MODEL).complete)
+    await company.until(lambda: all(hash_of(MODEL) in agent.parts.seeding.hashes for agent in agents))
+    return agents
+
+
+async def test_it_asks_neither_the_origin_nor_for_the_lease(tmp_path: Path) -> None:
+    async with company_of(tmp_path, FILES, MODEL) as company:
+        await seeded(company, "a", "b")
+        writes = [verb for verb in company.server.requests if verb != "get"]
+        [late] = company.add("late")
+        await late.start(MODEL)
+        await company.until_ready(MODEL)
+        assert whole(late)
+        assert company.origin.total == MODEL.bytes
+        assert [verb for verb in company.server.requests if verb != "get"] == writes
+        standing = late.standing(MODEL)
+        assert (standing.origin_bytes, standing.peer_bytes) == (0, MODEL.bytes)
+        await company.until(lambda: hash_of(MODEL) in late.parts.seeding.hashes)
+
+
+async def test_stopped_on_the_way_it_goes_on_with_what_came(tmp_path: Path) -> None:
+    async with company_of(tmp_path, FILES, MODEL) as company:
+        await seeded(company, "a")
+        [late] = company.add("late")
+        await late.start(MODEL)
+        await company.until(lambda: late.swarm.moved >= 2 * MIB)
+        await late.stop()
+        first = late.swarm.moved
+        assert first < MODEL.bytes
+        await late.start()
+        await company.until_ready(MODEL)
+        assert whole(late)
+        assert first + late.swarm.moved == MODEL.bytes
+        assert company.origin.total == MODEL.bytes
+
+
+async def test_its_seeders_leave_and_others_come(tmp_path: Path) -> None:
+    async with company_of(tmp_path, FILES, MODEL) as company:
+        first, second = await seeded(company, "a", "b")
+        await second.stop()
+        [late] = company.add("late")
+        await late.start(MODEL)
+        await company.until(lambda: late.swarm.moved >= 2 * MIB)
+        await first.stop()
+        await company.until(lambda: late.standing(MODEL).reason == PEER_UNAVAILABLE)
+        await second.start()
+        await company.until_ready(MODEL, [late, second])
+        assert whole(late)
+        assert company.origin.total <= 2 * MODEL.bytes
+
+
+async def test_metainfo_that_is_none_is_not_believed(tmp_path: Path) -> None:
+    async with company_of(tmp_path, FILES, MODEL) as company:
+        good, bad = await seeded(company, "good", "bad")
+        bad.false_metainfo = b"de"
+        [late] = company.add("late")
+        await late.start(MODEL)
+        await company.until_ready(MODEL)
+        assert company.origin.total == MODEL.bytes
+        assert whole(late)
+        await good.stop()
+        [later] = company.add("later")
+        late.false_metainfo = b"d4:infodee"
+        await later.start(MODEL)
+        await company.until_ready(MODEL, [later])
+        assert whole(later)
+        assert company.origin.total == 2 * MODEL.bytes, "nobody is left who tells the truth"
+
+
+async def test_seeders_that_send_nothing_are_given_up(tmp_path: Path) -> None:
+    async with company_of(tmp_path, FILES, MODEL) as company:
+        [silent] = await seeded(company, "silent")
+        silent.swarm.models.clear()
+        [late] = company.add("late")
+        await late.start(MODEL)
+        await company.until(lambda: late.standing(MODEL).reason == PEER_UNAVAILABLE)
+        assert "send nothing" in late.standing(MODEL).message
+        await company.until_ready(MODEL, [late])
+        assert whole(late)
+        assert company.origin.total == 2 * MODEL.bytes
+        assert late.standing(MODEL).reason is None
+
+
+async def test_a_seeder_whose_files_have_rotted_misleads_nobody(tmp_path: Path) -> None:
+    async with company_of(tmp_path, FILES, MODEL) as company:
+        [rotten] = await seeded(company, "rotten")
+        path = rotten.parts.store.directory(hash_of(MODEL)) / "b.bin"
+        path.chmod(0o644)
+        with path.open("r+b") as file:
+            file.write(b"rot")
+        [late] = company.add("late")
+        await late.start(MODEL)
+        await company.until(lambda: late.standing(MODEL).reason == StoreReason.DIGEST_MISMATCH)
+        assert "b.bin" in late.standing(MODEL).message
+        await company.until_ready(MODEL, [late])
+        assert whole(late)
+        assert company.origin.total == MODEL.bytes + len(FILES["b.bin"]), "what was right was kept"
+
+
+async def test_when_all_who_had_it_are_gone_the_lease_opens_again(tmp_path: Path) -> None:
+    async with company_of(tmp_path, FILES, MODEL) as company:
+        for agent in await seeded(company, "a", "b"):
+            await agent.stop()
+        before = company.lease(MODEL)
+        [late] = company.add("late")
+        await late.start(MODEL)
+        await company.until_ready(MODEL, [late])
+        assert company.lease(MODEL).epoch > before.epoch
+        assert company.origin.total == 2 * MODEL.bytes
+
+
+async def test_the_only_holder_of_small_files_gives_none_and_they_come_from_the_origin(tmp_path: Path) -> None:
+    async with company_of(tmp_path, FILES, MODEL) as company:
+        mute, other = company.add("mute", "other")
+        mute.gives_no_blobs = True
+        other.leg.pause = mute.leg.pause = 0.2
+        await mute.start(MODEL)
+        await company.until(lambda: company.origin.given.get("config.json", 0) > 0)
+        await other.start(MODEL)
+        await company.until_ready(MODEL)
+        assert whole(other)
+        assert company.origin.given["config.json"] == 2 * len(FILES["config.json"])
