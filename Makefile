@@ -99,9 +99,13 @@ wheels: $(READY) ## build/wheels: all Python packages of the images, for buildin
 test-images: $(READY) ## build the images and run what is in them as pods would (needs what images needs)
 	@$(BIN)/pytest tests/images
 
-.PHONY: cluster test-e2e
-cluster: built ## a real cluster of three nodes on this machine: containerd, kubelet, kube-proxy, DNS (root; Ctrl-C ends it; ARGS="--nodes 5")
+.PHONY: cluster test-e2e cluster-programs
+cluster-programs: built
+	@$(BIN)/python -m dev.cluster.programs $(if $(CI),--install-packages)
+
+cluster: cluster-programs ## a real cluster of three nodes on this machine: containerd, kubelet, kube-proxy, DNS (root; Ctrl-C ends it; ARGS="--nodes 5")
 	@$(BIN)/python -m dev.cluster $(ARGS)
 
-test-e2e: built ## the chart, the images and everything else on the real cluster (root; needs what cluster and images need)
-	@$(BIN)/pytest tests/e2e
+test-e2e: cluster-programs ## the chart, the images and everything else on the real cluster (root; needs what cluster and images need)
+	@$(BIN)/python -m dev.images operator agent loader $(if $(CI),--install-packages)
+	@$(BIN)/pytest -s tests/e2e
