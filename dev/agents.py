@@ -184,7 +184,7 @@ class AgentFleet:
         """Instead of DNS: every address that an agent may have."""
         return ",".join(f"{self.network}.{number}" for number in range(1, self._size + 1))
 
-    def start(self, *nodes: str, seconds: float = 30.0) -> None:
+    def start(self, *nodes: str, seconds: float = 90.0) -> None:
         """Start these agents (all of them without names), and wait until they are ready."""
         chosen = [self.agents[node] for node in nodes or self.agents]
         for agent in chosen:
