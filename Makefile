@@ -80,7 +80,7 @@ demo: built ## the main job, start to end, on this machine (ENGINE=bittorrent, d
 bench-operator: built ## 1,000 OpenModels and 1,000 Playgrounds from nothing
 	@$(BIN)/python -m dev.bench.operator
 
-bench-swarm: $(READY) ## the swarm on shaped links, N nodes in namespaces (root; ARGS="--nodes 8 --rates 100 --models 1GiB")
+bench-swarm: built ## the swarm on shaped links, N nodes in namespaces (root; ARGS="--nodes 8 --rates 100 --models 1GiB")
 	@$(BIN)/python -m dev.bench.swarm $(ARGS)
 
 bench-dragonfly: built dragonfly ## one model to 1, 2 and 4 nodes over shaped links (root; ARGS="--nodes 4 --size 256MiB")
