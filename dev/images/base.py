@@ -20,7 +20,6 @@ from dev.dragonfly.packages import SEARCH_PATH, program_path
 from dev.images.buildah import ISOLATED
 
 SUITE = "bookworm"
-MIRROR = "http://deb.debian.org/debian"
 INCLUDED = ("busybox", "ca-certificates", "libstdc++6", "netcat-openbsd", "python3")
 # What no image gets out of it anyway.
 EXCLUDED = ("dev", "proc", "run", "sys", "tmp", "var/cache", "var/lib/apt/lists", "var/log", "usr/share/man")
@@ -55,7 +54,7 @@ def _make(archive: Path) -> None:
     archive.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=archive.parent, prefix="debootstrap-") as scratch:
         root, packed = Path(scratch) / "root", Path(scratch) / archive.name
-        arguments = ["--variant=minbase", f"--include={','.join(INCLUDED)}", SUITE, str(root), MIRROR]
+        arguments = ["--variant=minbase", f"--include={','.join(INCLUDED)}", SUITE, str(root)]
         _run([*ISOLATED, program_path("debootstrap") or "debootstrap", *arguments])
         for name in EXCLUDED:
             shutil.rmtree(root / name, ignore_errors=True)
