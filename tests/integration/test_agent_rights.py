@@ -25,6 +25,7 @@ from modelswarm.kube.auth import load_configuration, open_client
 from modelswarm.kube.client import KubeClient
 from modelswarm.kube.events import EventRecorder
 from modelswarm.kube.kinds import LEASE
+from modelswarm.kube.objects import metadata
 from tests.integration.support.agents import DAEMONSET, USER, agent_kubeconfig, install_agents
 
 ROOT = Path(__file__).parents[2]
@@ -96,7 +97,7 @@ async def _live_through(kubeconfig: Path) -> None:
 
 
 async def _hold_a_lease(kube: KubeClient) -> None:
-    """The three requests that coordination makes."""
+    """The requests that coordination makes, and custody when nobody wants the model any more."""
     now = datetime(2026, 1, 1, tzinfo=UTC).strftime("%Y-%m-%dT%H:%M:%S.000000Z")
     lease: JsonObject = {
         "apiVersion": "coordination.k8s.io/v1",
@@ -104,8 +105,11 @@ async def _hold_a_lease(kube: KubeClient) -> None:
         "metadata": {"name": "ome-model-0123456789abcdef", "namespace": "ome"},
         "spec": {"holderIdentity": NODE, "renewTime": now},
     }
+    name = "ome-model-0123456789abcdef"
     await kube.create(lease)
-    await kube.replace(await kube.get(LEASE, "ome-model-0123456789abcdef", "ome"))
+    await kube.replace(await kube.get(LEASE, name, "ome"))
+    held = metadata(await kube.get(LEASE, name, "ome"))
+    await kube.delete(LEASE, name, "ome", uid=str(held["uid"]), resource_version=str(held["resourceVersion"]))
 
 
 def _given() -> set[Right]:
