@@ -40,8 +40,8 @@ class Strike:
 
 
 NEVER = threading.Event()
-# The first one is over before the others begin: after a plain 500 the manager is not left alone, so the operator may try
-# again at once, and what the task says meanwhile would be another's trouble with the manager.
+# The first one is over before the others begin: after a plain 500 the manager is not left alone, so the operator may
+# try again at once, and what the task says meanwhile would be another's trouble with the manager.
 STRIKES = (
     Strike("error", answer(500, b'{"message":"Internal Server Error"}'), "ManagerUnreachable", "HTTP 500"),
     Strike("redirect", answer(301, headers={"Location": "/"}), "ManagerUnreachable", r"a redirect \(HTTP 301\)"),
