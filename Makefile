@@ -7,6 +7,9 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+WORKERS ?= 3
+# Much of the time a test waits. Each worker has an API server of its own, and takes whole files, the longest first.
+PARALLEL = --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 GENERATED := --output crds --output charts/modelswarm/crds --docs docs/reference/crds.md --embed config/p2p/model-agent-daemonset.yaml
 
 .PHONY: help fmt lint test test-swarm unit integration dragonfly test-dragonfly tools crds reference verify manifests chart demo bench-operator bench-dragonfly bench-swarm clean
@@ -56,14 +59,14 @@ manifests: built ## dist/modelswarm.yaml: the chart without Helm (REGISTRY=HOST[
 chart: built ## helm lint and the chart's tests
 	@$(BIN)/pytest -q tests/unit/chart tests/integration/test_chart.py tests/integration/test_chart_install.py
 
-test: built ## all tests, on a real API server (no root), but for fleets of agents
-	@$(BIN)/pytest -m "not fleet"
+test: built ## all tests, on real API servers (no root), but for fleets of agents; WORKERS=3 at a time
+	@$(BIN)/pytest -m "not fleet" $(PARALLEL)
 
 test-swarm: built ## the tests with fleets of agents: kills, faults, the first seed's README (SOAK=1 for the long ones)
 	@$(BIN)/pytest -m fleet tests/integration
 
 unit: $(READY) ## the tests that need no API server
-	@$(BIN)/pytest tests/unit
+	@$(BIN)/pytest tests/unit $(PARALLEL)
 
 integration: built ## the tests on a real API server
 	@$(BIN)/pytest tests/integration
@@ -94,7 +97,7 @@ images: $(READY) ## build the images as OCI archives, without Docker (root, buil
 	@$(BIN)/python -m dev.images $(if $(CI),--install-packages) $(ARGS)
 
 wheels: $(READY) ## build/wheels: all Python packages of the images, for building them without a network
-	@$(BIN)/python -m dev.images.wheelhouse
+	@$(BIN)/python -m dev.images --wheels
 
 test-images: $(READY) ## build the images and run what is in them as pods would (needs what images needs)
 	@$(BIN)/pytest tests/images

@@ -26,12 +26,16 @@ AGENT_NAMESPACE = "ome"
 SERVICE = "ome-peers"
 SERVICE_ACCOUNT = "ome-model-agent"
 HTTP_PORT, TORRENT_PORT, METAINFO_PORT = 8080, 6881, 8081
-_POLL = 0.2
+_POLL = 0.5
 """Seconds between two looks at who is ready; the kubelet's would be ten."""
 _HTTP = httpx.Client(timeout=5, trust_env=False, verify=False, limits=httpx.Limits(max_keepalive_connections=0))
 """For the agents' own pages. One for all: to make a client costs a hundred times as much as to ask."""
 _PODS = f"/api/v1/namespaces/{AGENT_NAMESPACE}/pods"
 _SLICES = f"/apis/discovery.k8s.io/v1/namespaces/{AGENT_NAMESPACE}/endpointslices"
+_LEASES = f"/apis/coordination.k8s.io/v1/namespaces/{AGENT_NAMESPACE}/leases"
+_DAEMONSET = f"/apis/apps/v1/namespaces/{AGENT_NAMESPACE}/daemonsets/ome-model-agent"
+_NODES = "/api/v1/nodes"
+_NODE_CACHES = "/apis/llmaz.io/v1alpha1/nodecaches"
 _MANIFESTS = ROOT / "config" / "p2p"
 
 
@@ -102,11 +106,12 @@ class AgentFleet:
 
     def __enter__(self) -> Self:
         self._directory.mkdir(parents=True, exist_ok=True)
-        for manifest in ("headless-service.yaml", "model-agent-daemonset.yaml"):
-            self._cluster.apply(_MANIFESTS / manifest)
         self._api = httpx.Client(
             base_url=self._cluster.server, verify=self._cluster.ssl_context(), timeout=30, trust_env=False
         )
+        if self._api.get(_DAEMONSET).is_error:
+            for manifest in ("headless-service.yaml", "model-agent-daemonset.yaml"):
+                self._cluster.apply(_MANIFESTS / manifest)
         self._thread.start()
         return self
 
@@ -120,16 +125,18 @@ class AgentFleet:
 
     def _clean(self) -> None:
         """Other tests must not meet our nodes."""
-        nodes, pods = list(self.agents), [_pod_name(node) for node in self.agents]
-        slice_name = f"endpointslice/{self._slice}"
-        self._cluster.kubectl("delete", slice_name, "-n", AGENT_NAMESPACE, "--ignore-not-found", check=False)
-        if nodes:
-            self._cluster.kubectl(
-                "delete", "pod", *pods, "-n", AGENT_NAMESPACE, "--grace-period=0", "--force", "--ignore-not-found"
-            )
-            self._cluster.kubectl("delete", "nodecache", *nodes, "--ignore-not-found")
-            self._cluster.kubectl("delete", "node", *nodes, "--ignore-not-found")
-        self._cluster.kubectl("delete", "lease", "-n", AGENT_NAMESPACE, "-l", "ome.io/type=model-download")
+        self._delete(f"{_SLICES}/{self._slice}")
+        for node in self.agents:
+            self._delete(f"{_PODS}/{_pod_name(node)}")
+            self._delete(f"{_NODE_CACHES}/{node}")
+            self._delete(f"{_NODES}/{node}")
+        self._delete(_LEASES, labelSelector="ome.io/type=model-download")
+
+    def _delete(self, path: str, **query: str) -> None:
+        """At once; what is gone already is no error. Raises httpx.HTTPError."""
+        answer = self._api.delete(path, params={"gracePeriodSeconds": "0", **query})
+        if answer.status_code != httpx.codes.NOT_FOUND:
+            answer.raise_for_status()
 
     def add(
         self,
@@ -144,7 +151,7 @@ class AgentFleet:
         host = host or f"{self.network}.{self._taken}"
         labels = {"kubernetes.io/hostname": node, **(labels or {})}
         pod = f"{_PODS}/{_pod_name(node)}"
-        self._patch(f"/api/v1/nodes/{node}", _node(node, labels))
+        self._patch(f"{_NODES}/{node}", _node(node, labels))
         self._patch(pod, _pod(node, host))
         status = {"status": {"phase": "Running", "podIP": host}}
         self._patch(f"{pod}/status", status, "application/merge-patch+json")
@@ -211,8 +218,8 @@ class AgentFleet:
         with self._lock:
             agent = self.agents.pop(node)
         agent.child.stop()
-        self._cluster.kubectl("delete", "pod", _pod_name(node), "-n", AGENT_NAMESPACE, "--grace-period=0", "--force")
-        self._cluster.kubectl("delete", "node", node)
+        self._delete(f"{_PODS}/{_pod_name(node)}")
+        self._delete(f"{_NODES}/{node}")
         shutil.rmtree(agent.store, ignore_errors=True)
 
     def _follow(self) -> None:

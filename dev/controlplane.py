@@ -45,7 +45,7 @@ READY_TIMEOUT = 120.0
 """Seconds. A start takes three to four; the rest is for a machine that is busy with something else."""
 PORT_ATTEMPTS = 5
 POLL_INTERVAL = 0.05
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SERVICE_NAMES = ("kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local")
 
 
@@ -322,8 +322,7 @@ def main() -> int:
     parser.add_argument("--no-scheduler", action="store_true", help="without kube-scheduler")
     parser.add_argument("--audit-log", action="store_true", help="record requests in audit.log in the directory")
     options = parser.parse_args()
-    for number in STOP_SIGNALS:
-        signal.signal(number, _exit)
+    interrupt_on_stop_signals()
     try:
         with ControlPlane(
             controllers=not options.no_controllers,
@@ -334,15 +333,23 @@ def main() -> int:
             print(f"export KUBECONFIG={shlex.quote(str(cluster.kubeconfig))}", flush=True)
             while True:
                 signal.pause()
+    except KeyboardInterrupt:
+        return 0
     except (BinaryUnavailable, StartupFailed, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
 
 
-def _exit(number: int, frame: FrameType | None) -> None:
-    for other in STOP_SIGNALS:
+def interrupt_on_stop_signals() -> None:
+    """From now on a signal that asks this program to stop raises KeyboardInterrupt in its main thread, once."""
+    for number in _STOP_SIGNALS:
+        signal.signal(number, _interrupt)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    for other in _STOP_SIGNALS:
         signal.signal(other, signal.SIG_IGN)  # a second Ctrl-C must not interrupt the clean-up
-    raise SystemExit(0)
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

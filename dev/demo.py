@@ -12,19 +12,17 @@ import json
 import os
 import shlex
 import shutil
-import signal
 import sys
 import tempfile
 import threading
 from contextlib import ExitStack
 from pathlib import Path
 from subprocess import TimeoutExpired
-from types import FrameType
 
 import httpx
 
 from dev.binaries import BinaryUnavailable
-from dev.controlplane import STOP_SIGNALS, ControlPlane, KubectlFailed
+from dev.controlplane import ControlPlane, KubectlFailed, interrupt_on_stop_signals
 from dev.demo_console import Console
 from dev.demo_engine import ENGINES, EngineDemo, Stage, Surroundings
 from dev.demo_gate import GateWatch, Opened
@@ -56,8 +54,7 @@ def main() -> int:
     parser.add_argument("--engine", choices=tuple(ENGINES), default=next(iter(ENGINES)), help="what spreads the bytes")
     parser.add_argument("--keep", action="store_true", help="leave everything running until Ctrl-C or SIGTERM")
     options = parser.parse_args()
-    for number in STOP_SIGNALS:
-        signal.signal(number, _stop)
+    interrupt_on_stop_signals()
     console = Console()
     demo = Demo(console, ENGINES[options.engine]())
     try:
@@ -191,12 +188,6 @@ class Demo:
             flush=True,
         )
         threading.Event().wait()
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    for other in STOP_SIGNALS:
-        signal.signal(other, signal.SIG_IGN)  # a second Ctrl-C must not interrupt the clean-up
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

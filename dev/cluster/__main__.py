@@ -2,7 +2,6 @@
 
 import argparse
 import shlex
-import signal
 import socket
 import sys
 import tempfile
@@ -10,14 +9,13 @@ import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType
 from urllib.parse import urlsplit
 
 from dev.binaries import BinaryUnavailable
 from dev.cluster.cluster import Cluster, kubeconfig_for
 from dev.cluster.doorway import Doorway
 from dev.cluster.programs import PREREQUISITE_MISSING, ClusterUnavailable
-from dev.controlplane import STOP_SIGNALS, KubectlFailed
+from dev.controlplane import KubectlFailed, interrupt_on_stop_signals
 from dev.hub import Hub, Repository, make_model
 from dev.netns import NetnsUnavailable
 from dev.process import LOOPBACK, StartupFailed
@@ -30,8 +28,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m dev.cluster", description="Run a cluster of real nodes.")
     parser.add_argument("--nodes", type=int, default=3, choices=range(1, 9), metavar="N", help="1 to 8, default 3")
     options = parser.parse_args()
-    for number in STOP_SIGNALS:
-        signal.signal(number, _stop)
+    interrupt_on_stop_signals()
     try:
         with ExitStack() as stack:
             _run(stack, options.nodes)
@@ -68,12 +65,6 @@ def _run(stack: ExitStack, nodes: int) -> None:
         flush=True,
     )
     threading.Event().wait()
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    for other in STOP_SIGNALS:
-        signal.signal(other, signal.SIG_IGN)  # a second Ctrl-C must not interrupt the clean-up
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -17,9 +17,14 @@ _PLATFORM = {"os": "linux", "architecture": "amd64"}
 _MANIFESTS = frozenset({MANIFEST, "application/vnd.docker.distribution.manifest.v2+json"})
 
 
-def program_image(path: Path, program: Path, entrypoint: Sequence[str], name: str, architecture: str) -> Path:
-    """Write an archive of an image with one static program, which lies at ``/`` under its own name, and return it."""
-    layer_bytes = _layer(program)
+def program_image(
+    path: Path, program: Path, entrypoint: Sequence[str], name: str, architecture: str, *, place: str | None = None
+) -> Path:
+    """Write an archive of an image with one static program, and return it.
+
+    The program lies at ``/`` under its own name, or at ``place``, a path without a slash at its beginning.
+    """
+    layer_bytes = _layer(program, place or program.name)
     packed = Blob.of(f"{LAYER}+gzip", gzip.compress(layer_bytes, 1, mtime=0))
     config = Blob.of_json(
         CONFIG,
@@ -71,10 +76,10 @@ def push(archive: Path, registry: Registry, repository: str, tag: str) -> str:
     return f"{registry.host}/{repository}:{tag}"
 
 
-def _layer(program: Path) -> bytes:
+def _layer(program: Path, place: str) -> bytes:
     layer = io.BytesIO()
     with tarfile.open(fileobj=layer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-        _add(tar, program.name, program.read_bytes(), mode=0o755)
+        _add(tar, place, program.read_bytes(), mode=0o755)
     return layer.getvalue()
 
 

@@ -101,6 +101,11 @@ class Node:
         self.kill()
         cgroups.remove(self._facts.cgroup)
 
+    def command(self, argv: Sequence[str | Path]) -> list[str]:
+        """The command line that runs ``argv`` on the node, until this is switched off."""
+        enter = [str(program_path("nsenter")), f"--target={self._first_process()}"]
+        return [*enter, "--net", "--mount", "--pid", "--uts", "--ipc", "--", *map(str, argv)]
+
     def run(
         self, argv: Sequence[str | Path], *, timeout: float = 60.0, stdin: Path | None = None, check: bool = True
     ) -> subprocess.CompletedProcess[str]:
@@ -108,12 +113,10 @@ class Node:
 
         Raises subprocess.TimeoutExpired, and with ``check`` CalledProcessError.
         """
-        enter = [str(program_path("nsenter")), f"--target={self._first_process()}"]
-        enter += ["--net", "--mount", "--pid", "--uts", "--ipc", "--"]
         with contextlib.ExitStack() as opened:
             source = opened.enter_context(stdin.open("rb")) if stdin else subprocess.DEVNULL
             return subprocess.run(
-                [*enter, *map(str, argv)],
+                self.command(argv),
                 env={**os.environ, "PATH": SEARCH_PATH},
                 stdin=source,
                 capture_output=True,

@@ -5,12 +5,13 @@
 
 import argparse
 import os
+import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from dev.binaries import BinaryUnavailable, locate
+from dev.binaries import BinaryUnavailable, cache_directory, locate
 from dev.dragonfly.packages import Package, PackagesMissing, ensure_packages, program_path
 from dev.netns import NetnsUnavailable, require_netns
 
@@ -24,7 +25,7 @@ PACKAGES = (
     Package("iptables", ("iptables",)),
     Package("conntrack", ("conntrack",)),
     Package("iproute2", ("ip", "tc")),
-    Package("util-linux", ("nsenter", "unshare", "mount")),
+    Package("util-linux", ("nsenter", "unshare", "mount", "findmnt")),
 )
 _BUILT = ("kubelet", "kube-proxy", "coredns", "standin")
 _CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl", "registry", "helm")
@@ -56,6 +57,18 @@ def require_cluster() -> None:
         ensure_packages(PACKAGES, purpose="a cluster")
     except (NetnsUnavailable, PackagesMissing) as error:
         raise ClusterUnavailable(str(error)) from None
+    if file_system_of(cache_directory()) == "overlay":
+        raise ClusterUnavailable(
+            f"a cluster cannot store images in {cache_directory()}, which is on an overlay file system, as those of "
+            "containers are; let MODELSWARM_CACHE name a directory on a disk or volume"
+        )
+
+
+def file_system_of(path: Path) -> str:
+    """The type of the file system that it is on, or will be; as the kernel calls it."""
+    there = next(each for each in (path, *path.parents) if each.exists())
+    command = ["findmnt", "--noheadings", "--output=FSTYPE", "--target", str(there)]
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip()
 
 
 def find_programs() -> Programs:

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ READY_TIMEOUT = 60.0
 POLL_INTERVAL = 0.05
 _KILL_AFTER = 10.0
 _LOG_TIMEOUT = 5.0
+_TRAFFIC = re.compile(r'^dragonfly_client_download_traffic\{[^}]*type="(\w+)"[^}]*\} (\d+)', re.MULTILINE)
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 # The address space of the machine is ours; a proxy of the environment must not get between a daemon and its origin.
@@ -43,7 +45,11 @@ class Download:
 
 
 class Daemon:
-    """One dfdaemon and its files. ``child`` starts and stops it; the disk cache stays when it is stopped."""
+    """One dfdaemon and its files. ``child`` starts and stops it; the disk cache stays when it is stopped.
+
+    ``socket`` is where it listens, if not in its directory; ``seen_at`` is that file as this program sees it, if the
+    daemon is started into mounts of its own.
+    """
 
     def __init__(
         self,
@@ -56,13 +62,16 @@ class Daemon:
         ports: DaemonPorts,
         seed: bool,
         options: DaemonOptions,
+        socket: Path | None = None,
+        seen_at: Path | None = None,
     ) -> None:
         directory.mkdir()
         self.name = name
         self.address = address
         self.ports = ports
         self.seed = seed
-        self.socket = directory / "dfdaemon.sock"
+        self.socket = socket or directory / "dfdaemon.sock"
+        self._seen_at = seen_at or self.socket
         self.storage = directory / "storage"
         self._dfget = programs.dfget
         self._config = directory / "dfdaemon.yaml"
@@ -116,7 +125,7 @@ class Daemon:
         deadline = time.monotonic() + READY_TIMEOUT
         health = f"http://{self.address}:{self.ports.health}/healthy"
         with httpx.Client(timeout=2, trust_env=False) as client:
-            while not (_answers(client, health) and self.socket.exists()):
+            while not (_answers(client, health) and self._seen_at.exists()):
                 if not self.child.running:
                     raise self.child.failure("ended during start-up")
                 if time.monotonic() > deadline:
@@ -125,6 +134,16 @@ class Daemon:
 
     def stop(self, grace: float = 0.0) -> None:
         self.child.stop(grace)
+
+    def traffic(self) -> Counter[str]:
+        """Bytes that it has got since its start, by where from: ``REMOTE_PEER``, ``LOCAL_PEER``, ``BACK_TO_SOURCE``.
+
+        By its own account, which may be a moment behind a download.
+        """
+        found = Counter[str]()
+        for kind, value in _TRAFFIC.findall(httpx.get(self.metrics_url, trust_env=False, timeout=10).text):
+            found[kind] += int(value)
+        return found
 
     def tasks(self) -> set[str]:
         """The ids of the tasks on its disk, computed by the daemon itself, complete or not."""

@@ -48,8 +48,8 @@ class Buildah:
             "CONTAINERS_CONF": os.devnull,
         }
 
-    def clear_remains(self) -> None:
-        """Containers and nameless images of builds that were interrupted."""
+    def clear(self) -> None:
+        """Remove what targets have in common, and what is left of builds that were interrupted; bases stay."""
         self._run("rm", "--all")
         self._run("rmi", "--prune", "--force")
         shutil.rmtree(self._scratch)
@@ -76,13 +76,16 @@ class Buildah:
         *,
         arguments: Mapping[str, str],
         labels: Mapping[str, str],
+        afresh: bool = False,
     ) -> None:
         """Build a target of ``directory``'s Dockerfile. Raises BuildFailed.
 
-        All files are from 1970: a layer that did not change stays the same, and is on the nodes already.
+        What it has in common with the targets before it is taken from them, unless ``afresh``. All files are from 1970:
+        a layer that did not change stays the same, and is on the nodes already.
         """
-        options = ["--isolation=chroot", "--pull=never", "--layers=false", "--force-rm", "--identity-label=false"]
-        options += ["--format=oci", "--timestamp=0", f"--signature-policy={self._policy}"]
+        options = ["--isolation=chroot", "--pull=never", "--layers", "--force-rm", "--identity-label=false"]
+        options += ["--format=oci", "--timestamp=0", f"--signature-policy={self._policy}", f"--jobs={os.cpu_count()}"]
+        options += ["--no-cache"] if afresh else []
         options += [f"--build-arg={key}={value}" for key, value in arguments.items()]
         options += [f"--label={key}={value}" for key, value in labels.items()]
         self._run("build", *options, f"--target={target}", f"--tag={name}", str(directory))

@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -97,7 +97,7 @@ def prepare(targets: Iterable[str] | None = None, *, root: Path = ROOT, afresh: 
     dfget = _clients()[CLIENTS[1]].path if WITH_DFGET in wanted else None
     home = cache_directory() / "images"
     home.mkdir(parents=True, exist_ok=True)
-    with _locked(home / "build.lock"), _plan(root, home) as plan:
+    with _locked(home / "build.lock"), _plan(root, home) as plan, ExitStack() as stack:
         buildah: Buildah | None = None
         images: dict[str, Image] = {}
         for target in wanted:
@@ -106,10 +106,10 @@ def prepare(targets: Iterable[str] | None = None, *, root: Path = ROOT, afresh: 
             if afresh or not archive.exists():
                 started = time.monotonic()
                 if buildah is None:
-                    buildah = _buildah(home, plan)
+                    buildah = stack.enter_context(_buildah(home, plan))
                 if target == WITH_DFGET and dfget is not None:
                     add_dfget(dfget, plan.directory)
-                _build(buildah, plan, target, archive)
+                _build(buildah, plan, target, archive, afresh)
                 seconds = time.monotonic() - started
             archive.touch()
             images[target] = Image(target, archive, read(archive), seconds)
@@ -130,23 +130,25 @@ def _plan(root: Path, home: Path) -> Iterator[_Plan]:
         yield _Plan(Path(scratch), sources, wheels, base, current_revision(root))
 
 
-def _buildah(home: Path, plan: _Plan) -> Buildah:
+@contextmanager
+def _buildah(home: Path, plan: _Plan) -> Iterator[Buildah]:
     """Ready to build: with the base, and with the wheels in the context."""
     buildah = Buildah(home / "buildah")
-    buildah.clear_remains()
+    buildah.clear()
     if not buildah.has(plan.base.name):
         buildah.load_base(plan.base.archive, plan.base.name)
     add_wheels(plan.wheels, plan.directory)
-    return buildah
+    yield buildah
+    buildah.clear()
 
 
-def _build(buildah: Buildah, plan: _Plan, target: str, archive: Path) -> None:
+def _build(buildah: Buildah, plan: _Plan, target: str, archive: Path, afresh: bool) -> None:
     revision, name = plan.revision, image_name(target, plan.revision.version)
     print(f"building {name} of {revision.commit}", file=sys.stderr, flush=True)
     arguments = {"BASE": plan.base.name, "VERSION": revision.version, "REVISION": revision.commit}
     labels = {"org.opencontainers.image.source": revision.source} if revision.source else {}
     local = f"localhost/{name}"
-    buildah.build(plan.directory, target, local, arguments=arguments, labels=labels)
+    buildah.build(plan.directory, target, local, arguments=arguments, labels=labels, afresh=afresh)
     try:
         with tempfile.TemporaryDirectory(dir=archive.parent, prefix="layout-") as scratch:
             layout, packed = Path(scratch) / "layout", Path(scratch) / archive.name

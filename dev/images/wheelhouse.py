@@ -2,7 +2,7 @@
 
 Versions are those of ``constraints.txt``. The wheels are for the images' Python, whichever this one is.
 
-``python -m dev.images.wheelhouse`` puts them into ``build/wheels``, for builds without a network by other tools.
+``python -m dev.images --wheels`` puts them into ``build/wheels``, for builds without a network by other tools.
 """
 
 import hashlib
@@ -74,17 +74,9 @@ def platforms(machine: str = platform.machine()) -> list[str]:
     return [*names, f"manylinux2014_{machine}", f"linux_{machine}"]
 
 
-def main() -> int:
-    try:
-        wheels = wheelhouse(ROOT)
-    except WheelsUnavailable as error:
-        print(error, file=sys.stderr)
-        return 1
+def copy_wheels() -> int:
+    """Put the wheels where image builds look for them; returns how many there are. Raises WheelsUnavailable."""
+    wheels = wheelhouse(ROOT)
     shutil.rmtree(ROOT / WHEELS, ignore_errors=True)
     shutil.copytree(wheels, ROOT / WHEELS)
-    print(f"{WHEELS}: {len(list(wheels.iterdir()))} wheels")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return len(list(wheels.iterdir()))

@@ -2,66 +2,71 @@
 
 import json
 
-from dev.reference.panels import Dashboard, Panel, Query, Row, Shape, to_json
+from dev.reference.panels import Dashboard, Panel, Query, Row, Shape, lines, number, table, to_json
 
 _AGENTS = '{node=~"$node"}'
 _RECEIVED = f"modelswarm_agent_received_bytes_total{_AGENTS}"
 _INFO = "on (instance, model_hash) group_left (model, revision) modelswarm_agent_model_info"
 
+
+def _rate(series: str) -> str:
+    """Per second."""
+    return f"rate({series}[$__rate_interval])"
+
+
+def _from(source: str) -> str:
+    return f'modelswarm_agent_received_bytes_total{{source="{source}"}}'
+
+
+def _by_node(value: str, function: str = "sum") -> Query:
+    return Query(f"{function} by (node, instance) ({value})", "{{node}} {{instance}}")
+
+
+def _by_model(value: str, legend: str) -> Query:
+    return Query(f"sum by (model, revision) ({value} * {_INFO})", legend)
+
+
+def _moving(source: str, legend: str) -> Query:
+    query = _by_model(_rate(f"ome_p2p_download_bytes_{source}_total{_AGENTS}"), legend)
+    return Query(f"{query.expr} > 0", legend)
+
+
 _NOW = Row(
     "Now",
     [
-        Panel(
+        number(
             "Tasks on their way",
             "P2PTasks that are being resolved or distributed.",
-            Shape.NUMBER,
-            [Query('sum(modelswarm_p2ptasks{phase=~"Pending|Resolving|Running"}) or vector(0)')],
-            width=4,
-            height=4,
+            'sum(modelswarm_p2ptasks{phase=~"Pending|Resolving|Running"}) or vector(0)',
         ),
-        Panel(
+        number(
             "Tasks done",
             "P2PTasks of which every wanted copy is there.",
-            Shape.NUMBER,
-            [Query('sum(modelswarm_p2ptasks{phase="Succeeded"}) or vector(0)')],
-            width=4,
-            height=4,
+            'sum(modelswarm_p2ptasks{phase="Succeeded"}) or vector(0)',
         ),
-        Panel(
+        number(
             "Tasks with a problem",
             "P2PTasks that do not go on as asked. The table below names them.",
-            Shape.NUMBER,
-            [Query("count(modelswarm_p2ptask_problem) or vector(0)")],
-            width=4,
-            height=4,
+            "count(modelswarm_p2ptask_problem) or vector(0)",
             alarming=1,
         ),
-        Panel(
+        number(
             "From the origin",
             "Bytes per second that all nodes together read from the origin.",
-            Shape.NUMBER,
-            [Query('sum(rate(modelswarm_agent_received_bytes_total{source="origin"}[$__rate_interval]))')],
-            unit="Bps",
-            width=4,
-            height=4,
+            f"sum({_rate(_from('origin'))})",
+            "Bps",
         ),
-        Panel(
+        number(
             "From peers",
             "Bytes per second that nodes get from each other.",
-            Shape.NUMBER,
-            [Query('sum(rate(modelswarm_agent_received_bytes_total{source="peers"}[$__rate_interval]))')],
-            unit="Bps",
-            width=4,
-            height=4,
+            f"sum({_rate(_from('peers'))})",
+            "Bps",
         ),
-        Panel(
+        number(
             "Origin bytes saved",
             "Bytes that came from peers in the time shown, and would have left the origin otherwise.",
-            Shape.NUMBER,
-            [Query('sum(increase(modelswarm_agent_received_bytes_total{source="peers"}[$__range]))')],
-            unit="bytes",
-            width=4,
-            height=4,
+            f"sum(increase({_from('peers')}[$__range]))",
+            "bytes",
         ),
     ],
 )
@@ -69,68 +74,50 @@ _NOW = Row(
 _MOVING = Row(
     "What is moving, from where, how fast?",
     [
-        Panel(
+        lines(
             "Bytes per second, by source",
             "All nodes together. The origin's share should be small as soon as several nodes want the same model.",
-            Shape.LINES,
-            [Query(f"sum by (source) (rate({_RECEIVED}[$__rate_interval]))", "{{source}}")],
+            Query(f"sum by (source) ({_rate(_RECEIVED)})", "{{source}}"),
             unit="Bps",
             stacked=True,
         ),
-        Panel(
+        lines(
             "Bytes per second, by node",
             "What each node receives, from the origin and from peers.",
-            Shape.LINES,
-            [Query(f"sum by (node, instance) (rate({_RECEIVED}[$__rate_interval]))", "{{node}} {{instance}}")],
+            _by_node(_rate(_RECEIVED)),
             unit="Bps",
         ),
-        Panel(
+        table(
             "Models on their way",
-            "Bytes per second of each model that arrives on some node, and on how many nodes it is not complete.",
-            Shape.TABLE,
-            [
-                Query(
-                    f"sum by (model, revision) (rate(ome_p2p_download_bytes_hf_total{_AGENTS}[$__rate_interval]) "
-                    f"* {_INFO}) > 0",
-                    "from the origin",
-                ),
-                Query(
-                    f"sum by (model, revision) (rate(ome_p2p_download_bytes_p2p_total{_AGENTS}[$__rate_interval]) "
-                    f"* {_INFO}) > 0",
-                    "from peers",
-                ),
-            ],
+            "Bytes per second of each model that arrives on some node, all nodes together.",
+            _moving("hf", "from the origin"),
+            _moving("p2p", "from peers"),
             unit="Bps",
         ),
-        Panel(
+        lines(
             "P2PTasks by phase",
             "Running and Resolving should come and go; FellBack and Failed should not be there.",
-            Shape.LINES,
-            [Query("sum by (phase) (modelswarm_p2ptasks)", "{{phase}}")],
+            Query("sum by (phase) (modelswarm_p2ptasks)", "{{phase}}"),
             stacked=True,
         ),
-        Panel(
+        lines(
             "Time from wanted to complete",
             "Of models that became complete on a node in the time shown: half of them, and 95 of 100, were quicker.",
-            Shape.LINES,
-            [
+            *(
                 Query(
                     f"histogram_quantile({quantile}, sum by (le, source) "
                     f"(rate(ome_p2p_download_duration_seconds_bucket{_AGENTS}[$__range])))",
                     f"{{{{source}}}}, {name}",
                 )
                 for quantile, name in ((0.5, "half"), (0.95, "95 %"))
-            ],
+            ),
             unit="s",
         ),
-        Panel(
+        lines(
             "Models that are being fetched",
             "By node; and those of them that another node coordinates.",
-            Shape.LINES,
-            [
-                Query(f"sum by (node, instance) (ome_p2p_downloads_in_flight{_AGENTS})", "{{node}} {{instance}}"),
-                Query(f"sum(ome_p2p_leases_waiting{_AGENTS})", "coordinated by another node"),
-            ],
+            _by_node(f"ome_p2p_downloads_in_flight{_AGENTS}"),
+            Query(f"sum(ome_p2p_leases_waiting{_AGENTS})", "coordinated by another node"),
         ),
     ],
 )
@@ -138,55 +125,37 @@ _MOVING = Row(
 _STUCK = Row(
     "What is stuck?",
     [
-        Panel(
+        table(
             "P2PTasks with a problem",
             "kubectl swarm why p2ptask/NAME says what helps; so does docs/reference/troubleshooting.md.",
-            Shape.TABLE,
-            [Query("max by (task_namespace, task, engine, phase, reason) (modelswarm_p2ptask_problem)")],
+            Query("max by (task_namespace, task, engine, phase, reason) (modelswarm_p2ptask_problem)"),
             width=24,
         ),
-        Panel(
+        lines(
             "Models on nodes that do not go on",
             "Waiting and Failed, by node. kubectl describe nodecache NODE says why.",
-            Shape.LINES,
-            [
-                Query(
-                    'sum by (node, instance, state) (modelswarm_agent_models{node=~"$node", state=~"Waiting|Failed"})'
-                    " > 0",
-                    "{{node}} {{instance}} {{state}}",
-                )
-            ],
+            Query(
+                'sum by (node, instance, state) (modelswarm_agent_models{node=~"$node", state=~"Waiting|Failed"}) > 0',
+                "{{node}} {{instance}} {{state}}",
+            ),
         ),
-        Panel(
+        lines(
             "Failed downloads",
             "Attempts that failed on a node, by reason; each is tried again.",
-            Shape.LINES,
-            [
-                Query(
-                    f"sum by (reason) (rate(ome_p2p_download_failures_total{_AGENTS}[$__rate_interval])) * 60",
-                    "{{reason}}",
-                ),
-                Query(
-                    f"sum(rate(ome_p2p_verification_failures_total{_AGENTS}[$__rate_interval])) * 60",
-                    "files with a wrong digest",
-                ),
-            ],
+            Query(f"sum by (reason) ({_rate(f'ome_p2p_download_failures_total{_AGENTS}')}) * 60", "{{reason}}"),
+            Query(f"sum({_rate(f'ome_p2p_verification_failures_total{_AGENTS}')}) * 60", "files with a wrong digest"),
         ),
-        Panel(
+        lines(
             "Loaders at the origin",
             "Init containers that read the origin because an engine has failed them, and those that wait for a turn.",
-            Shape.LINES,
-            [
-                Query("max(modelswarm_origin_readers)", "reading"),
-                Query("max(modelswarm_origin_readers_waiting)", "waiting"),
-            ],
+            Query("max(modelswarm_origin_readers)", "reading"),
+            Query("max(modelswarm_origin_readers_waiting)", "waiting"),
             alarming=10,
         ),
-        Panel(
+        lines(
             "Oldest reconcile",
             "A reconcile is cut off after a minute; the kubelet restarts an operator with one of five minutes.",
-            Shape.LINES,
-            [Query("max by (controller) (modelswarm_workqueue_longest_running_processor_seconds)", "{{controller}}")],
+            Query("max by (controller) (modelswarm_workqueue_longest_running_processor_seconds)", "{{controller}}"),
             unit="s",
         ),
     ],
@@ -200,45 +169,32 @@ _DISKS = Row(
             "Part of the space for models (the quota) that models take. Above 90 % unused models leave.",
             Shape.BARS,
             [
-                Query(
-                    f"max by (node, instance) (modelswarm_agent_store_used_bytes{_AGENTS} "
-                    f"/ modelswarm_agent_store_capacity_bytes{_AGENTS})",
-                    "{{node}} {{instance}}",
+                _by_node(
+                    f"modelswarm_agent_store_used_bytes{_AGENTS} / modelswarm_agent_store_capacity_bytes{_AGENTS}",
+                    "max",
                 )
             ],
             unit="percentunit",
             alarming=0.95,
             ceiling=1,
         ),
-        Panel(
+        lines(
             "Space left, by node",
             "What models may still take.",
-            Shape.LINES,
-            [Query(f"max by (node, instance) (modelswarm_agent_store_free_bytes{_AGENTS})", "{{node}} {{instance}}")],
+            _by_node(f"modelswarm_agent_store_free_bytes{_AGENTS}", "max"),
             unit="bytes",
         ),
-        Panel(
+        lines(
             "Needed by running downloads",
             "Space that is promised to downloads and not yet taken.",
-            Shape.LINES,
-            [
-                Query(
-                    f"max by (node, instance) (modelswarm_agent_store_reserved_bytes{_AGENTS})", "{{node}} {{instance}}"
-                )
-            ],
+            _by_node(f"modelswarm_agent_store_reserved_bytes{_AGENTS}", "max"),
             unit="bytes",
         ),
-        Panel(
+        lines(
             "Models by state, and evictions",
             "All nodes together; evictions per hour.",
-            Shape.LINES,
-            [
-                Query(f"sum by (state) (modelswarm_agent_models{_AGENTS})", "{{state}}"),
-                Query(
-                    f"sum(rate(modelswarm_agent_evictions_total{_AGENTS}[$__rate_interval])) * 3600",
-                    "evictions per hour",
-                ),
-            ],
+            Query(f"sum by (state) (modelswarm_agent_models{_AGENTS})", "{{state}}"),
+            Query(f"sum({_rate(f'modelswarm_agent_evictions_total{_AGENTS}')}) * 3600", "evictions per hour"),
         ),
     ],
 )
@@ -254,46 +210,31 @@ _SAVED = Row(
             unit="bytes",
             width=8,
         ),
-        Panel(
+        number(
             "Part from peers",
             "Of all bytes of models in the time shown. N nodes with the same model: at best (N - 1) / N.",
-            Shape.NUMBER,
-            [
-                Query(
-                    'sum(increase(modelswarm_agent_received_bytes_total{source="peers"}[$__range])) '
-                    "/ sum(increase(modelswarm_agent_received_bytes_total[$__range]))"
-                )
-            ],
-            unit="percentunit",
-            width=4,
+            f"sum(increase({_from('peers')}[$__range])) "
+            "/ sum(increase(modelswarm_agent_received_bytes_total[$__range]))",
+            "percentunit",
+            height=8,
         ),
-        Panel(
+        table(
             "By model, since the agents started",
-            "Bytes of each model that is wanted now, and nodes that have or want it.",
-            Shape.TABLE,
-            [
-                Query(f"sum by (model, revision) (ome_p2p_download_bytes_hf_total * {_INFO})", "from the origin"),
-                Query(f"sum by (model, revision) (ome_p2p_download_bytes_p2p_total * {_INFO})", "from peers"),
-            ],
+            "Bytes of each model that some node has or wants now, all nodes together.",
+            _by_model("ome_p2p_download_bytes_hf_total", "from the origin"),
+            _by_model("ome_p2p_download_bytes_p2p_total", "from peers"),
             unit="bytes",
         ),
-        Panel(
+        lines(
             "Sent to peers, by node",
             "Who serves the others.",
-            Shape.LINES,
-            [
-                Query(
-                    f"sum by (node, instance) (rate(ome_p2p_bytes_uploaded_total{_AGENTS}[$__rate_interval]))",
-                    "{{node}} {{instance}}",
-                )
-            ],
+            _by_node(_rate(f"ome_p2p_bytes_uploaded_total{_AGENTS}")),
             unit="Bps",
         ),
-        Panel(
+        lines(
             "Complete models offered to peers",
             "By node.",
-            Shape.LINES,
-            [Query(f"sum by (node, instance) (ome_p2p_seeding_torrents{_AGENTS})", "{{node}} {{instance}}")],
+            _by_node(f"ome_p2p_seeding_torrents{_AGENTS}"),
         ),
     ],
 )
@@ -301,41 +242,34 @@ _SAVED = Row(
 _PROGRAMS = Row(
     "Operator and agents",
     [
-        Panel(
+        lines(
             "Reconciles per second, by result",
             "Errors and time-outs are tried again, with growing distances.",
-            Shape.LINES,
-            [Query("sum by (result) (rate(modelswarm_reconcile_total[$__rate_interval]))", "{{result}}")],
+            Query(f"sum by (result) ({_rate('modelswarm_reconcile_total')})", "{{result}}"),
             stacked=True,
         ),
-        Panel(
+        lines(
             "Reconcile time, and time in the queue",
             "99 of 100 were quicker.",
-            Shape.LINES,
-            [
+            *(
                 Query(
-                    "histogram_quantile(0.99, sum by (le, controller) "
-                    f"(rate(modelswarm_{name}_seconds_bucket[$__rate_interval])))",
+                    f"histogram_quantile(0.99, sum by (le, controller) ({_rate(f'modelswarm_{name}_seconds_bucket')}))",
                     f"{{{{controller}}}}, {what}",
                 )
                 for name, what in (("reconcile_time", "reconcile"), ("workqueue_queue_duration", "in the queue"))
-            ],
+            ),
             unit="s",
         ),
-        Panel(
+        lines(
             "Requests to the API server, by answer",
             "Code 0: there was no answer.",
-            Shape.LINES,
-            [Query("sum by (job, code) (rate(modelswarm_api_requests_total[$__rate_interval]))", "{{job}} {{code}}")],
+            Query(f"sum by (job, code) ({_rate('modelswarm_api_requests_total')})", "{{job}} {{code}}"),
         ),
-        Panel(
+        lines(
             "Leader, and versions",
             "One process of the operator leads; during an update there are two versions for a while.",
-            Shape.LINES,
-            [
-                Query("sum(modelswarm_leader)", "leaders"),
-                Query("count by (job, version) (modelswarm_build_info)", "{{job}} {{version}}"),
-            ],
+            Query("sum(modelswarm_leader)", "leaders"),
+            Query("count by (job, version) (modelswarm_build_info)", "{{job}} {{version}}"),
         ),
     ],
 )

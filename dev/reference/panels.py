@@ -47,6 +47,27 @@ class Panel:
     """The end of the axis."""
 
 
+def number(
+    title: str, description: str, expr: str, unit: str = "short", *, height: int = 4, alarming: float | None = None
+) -> Panel:
+    return Panel(title, description, Shape.NUMBER, [Query(expr)], unit, width=4, height=height, alarming=alarming)
+
+
+def lines(
+    title: str,
+    description: str,
+    *queries: Query,
+    unit: str = "short",
+    stacked: bool = False,
+    alarming: float | None = None,
+) -> Panel:
+    return Panel(title, description, Shape.LINES, queries, unit, stacked=stacked, alarming=alarming)
+
+
+def table(title: str, description: str, *queries: Query, unit: str = "short", width: int = 12) -> Panel:
+    return Panel(title, description, Shape.TABLE, queries, unit, width)
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """A question, and the panels that answer it."""
@@ -101,7 +122,6 @@ def _variable(name: str, metric: str) -> Json:
         "label": name,
         "type": "query",
         "datasource": dict(DATASOURCE),
-        "definition": query,
         "query": {"query": query, "refId": f"variable-{name}"},
         "refresh": 2,
         "sort": 1,

@@ -105,6 +105,10 @@ class OperatorSettings(BaseModel):
         description="URL at which loaders reach the turnstile; empty: they read the origin when they like",
     )
     turnstile_port: int = Field(default=8082, ge=0, description="where the turnstile listens, if it has a URL; 0: any")
+    no_hostpath_namespaces: tuple[str, ...] = Field(
+        default=(),
+        description="comma-separated namespaces whose Pod Security refuses hostPath: loaders there read the origin",
+    )
     placement_copies: int = Field(default=2, ge=1, description="on how many nodes a model task keeps the bytes")
     stall_seconds: float = Field(default=300, gt=0, description="no newly verified byte for so long: fall back")
     fallback_after_seconds: float = Field(
@@ -164,6 +168,10 @@ class OperatorSettings(BaseModel):
         if needed is not None and getattr(settings, needed) is None:
             raise SettingsError(f"--engine / {PREFIX}ENGINE: {settings.engine} needs --{needed.replace('_', '-')}")
         return settings
+
+    def is_hostpath_free(self, namespace: str) -> bool:
+        """Whether pods of the namespace must not mount anything of the node."""
+        return namespace in self.no_hostpath_namespaces
 
     def dragonfly(self) -> DragonflySettings | None:
         """The settings of engine Dragonfly, if there is one."""

@@ -2,8 +2,7 @@
 
 import hashlib
 import json
-import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import httpx
@@ -109,14 +108,14 @@ def test_a_pull_through_the_node_s_daemon_hits_what_was_preheated(
     image, daemon = preheated[name], bench.dragonfly.daemons[node]
     registry = registries.of(image)
     layers = image["platforms"][PLATFORM]["layers"]
-    before, asked = _traffic(daemon), _blob_bytes(registry)
+    before, asked = daemon.traffic(), _blob_bytes(registry)
     for digest in layers:
         assert _pull(daemon, registry, image, digest) == digest
     total = sum(LAYERS)
 
-    def moved() -> dict[str, int] | None:
-        now = _traffic(daemon)
-        grown = {kind: now.get(kind, 0) - before.get(kind, 0) for kind in ("REMOTE_PEER", "BACK_TO_SOURCE")}
+    def moved() -> Mapping[str, int] | None:
+        grown = daemon.traffic()
+        grown.subtract(before)
         return grown if grown["REMOTE_PEER"] >= total else None
 
     assert eventually(moved, 20)["BACK_TO_SOURCE"] == 0
@@ -169,18 +168,6 @@ def _pull(daemon: Daemon, registry: Registry, image: PushedImage, digest: str) -
         answer = client.get(f"{daemon.proxy_url}/v2/{repository}/blobs/{digest}", headers=headers)
     assert answer.status_code == httpx.codes.OK, answer.text[:300]
     return f"sha256:{hashlib.sha256(answer.content).hexdigest()}"
-
-
-_TRAFFIC = re.compile(r'^dragonfly_client_download_traffic\{[^}]*type="(\w+)"[^}]*\} (\d+)', re.MULTILINE)
-
-
-def _traffic(daemon: Daemon) -> dict[str, int]:
-    """Bytes that the daemon has got, by where from."""
-    text = httpx.get(daemon.metrics_url, trust_env=False, timeout=10).text
-    found: dict[str, int] = {}
-    for kind, value in _TRAFFIC.findall(text):
-        found[kind] = found.get(kind, 0) + int(value)
-    return found
 
 
 def _blob_bytes(registry: Registry) -> int:

@@ -17,27 +17,33 @@ from dev.cluster.cluster import Cluster
 from dev.cluster.programs import PREREQUISITE_MISSING, ClusterUnavailable
 from dev.dragonfly.packages import PackagesMissing
 from dev.hub import Hub, HubThread
-from modelswarm import __version__
 from tests.e2e.support import Place, Release
+from tests.e2e.support.release import TAG
 from tests.integration.support import Api, Scene
 
 # Building the programs and images counts as the first test's time.
 TIMEOUT = 2400
 MOST_NODES = 4
-TAG = f"v{__version__}"
 TARGETS = ("operator", "agent", "loader")
 
-# What comes later needs what comes before: the first seed's manifests and the chart exclude each other, a node that
-# joined stays, and the last one looks at what all others have asked of the API server.
+# What comes later needs what comes before: the first seed's manifests and the chart exclude each other, others install
+# the chart in their own ways before it is installed once for all, a node that joined stays, and the last one looks at
+# what all others have asked of the API server.
 ORDER = (
+    "test_page",
     "test_clean_up",
     "test_nodes",
     "test_seed",
+    "test_quickstart",
+    "test_upgrade",
     "test_install",
     "test_main_job",
+    "test_plugin",
     "test_scaling",
     "test_faults",
+    "test_disk",
     "test_row",
+    "test_dragonfly",
     "test_joining",
     "test_rights",
 )

@@ -1,18 +1,16 @@
 """The first seed's README on real nodes: its two commands, a model, and its troubleshooting, word for word."""
 
 import json
-import subprocess
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from dev.binaries import locate
 from dev.cluster.cluster import Cluster
 from dev.hub import Hub, Repository
 from dev.installation import ROOT
 from tests.e2e.support.place import Place, left_once
+from tests.e2e.support.shell import Shell
 from tests.integration.support import Api, Manifest, eventually, kubectl_json
 from tests.integration.support.ome import OME_CRDS, base_model
 
@@ -21,36 +19,14 @@ FILES = ("headless-service.yaml", "model-agent-daemonset.yaml")
 LABEL = "models.ome.io/clusterbasemodel.{}"
 
 
-@dataclass(frozen=True, slots=True)
-class Shell:
-    """A shell with kubectl, whose current namespace is ``ome``, in the directory of the two files."""
-
-    cluster: Cluster
-    kubeconfig: Path
-
-    def __call__(self, command: str, *, fails: bool = False) -> str:
-        kubectl = locate("kubectl")["kubectl"]
-        path = f"{kubectl.parent}:/usr/bin:/bin"
-        result = subprocess.run(
-            ["bash", "-c", command],
-            env={"PATH": path, "KUBECONFIG": str(self.kubeconfig), "HOME": str(self.kubeconfig.parent)},
-            cwd=ROOT / "config" / "p2p",
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=240,
-        )
-        assert fails or result.returncode == 0, (command, result.stdout, result.stderr)
-        return result.stdout + result.stderr
-
-
 @pytest.fixture(scope="module")
 def shell(
     cluster: Cluster, archives: Mapping[str, Path], hub_server: object, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Shell]:
-    config = tmp_path_factory.mktemp("seed") / "kubeconfig"
-    config.write_text(cluster.plane.kubeconfig.read_text())
-    shell = Shell(cluster, config)
+    home = tmp_path_factory.mktemp("seed")
+    # A copy, because the current namespace is kept in it.
+    (home / "kubeconfig").write_text(cluster.plane.kubeconfig.read_text())
+    shell = Shell(home, ROOT / "config" / "p2p")
     shell(f"kubectl config set-context --current --namespace={NAMESPACE}")
     for node in cluster.nodes.values():
         node.import_image(archives["agent"])

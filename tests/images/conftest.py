@@ -3,15 +3,14 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
 import pytest
 
-from dev.binaries import BinaryUnavailable
 from dev.dragonfly.packages import PackagesMissing, ensure_packages
-from dev.images import Image, NotRoot, prepare, usual_targets
+from dev.images import Image, NotRoot, prepare
 from dev.images.buildah import PACKAGES
 from tests.images.support import Container
 
@@ -30,28 +29,33 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def image(request: pytest.FixtureRequest) -> Images:
-    """Builds the image of a target, once."""
-
+def images(request: pytest.FixtureRequest) -> Mapping[str, Image]:
+    """All images that can be built here, built at once, for they have much in common."""
+    try:
+        if os.geteuid() == 0:
+            ensure_packages(PACKAGES, install=bool(os.environ.get("CI")), purpose="building images")
+        built = prepare()
+    except (NotRoot, PackagesMissing) as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(f"SKIPPED: {error}")
     reporter = request.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None:
+        reporter.write_line("\n" + "\n".join(map(str, built.values())))
+    return built
 
-    @cache
-    def build(target: str) -> Image:
-        try:
-            if os.geteuid() == 0:
-                ensure_packages(PACKAGES, install=bool(os.environ.get("CI")), purpose="building images")
-            if target not in usual_targets():
-                raise BinaryUnavailable("dfget is not built: make dragonfly")
-            built = prepare([target])[target]
-        except (NotRoot, PackagesMissing, BinaryUnavailable) as error:
+
+@pytest.fixture(scope="session")
+def image(images: Mapping[str, Image]) -> Images:
+    def find(target: str) -> Image:
+        if target not in images:
+            reason = "dfget is not built: make dragonfly"
             if os.environ.get("CI"):
-                raise
-            pytest.skip(f"SKIPPED: {error}")
-        if reporter is not None:
-            reporter.write_line(f"\n{built}")
-        return built
+                pytest.fail(reason)
+            pytest.skip(f"SKIPPED: {reason}")
+        return images[target]
 
-    return build
+    return find
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """Builds see no network and nothing of the day; what is in the cache is not built again."""
 
 import hashlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from dev.images import Image, prepare
 from dev.images.base import base_image
 from dev.images.buildah import Buildah, BuildFailed
 from dev.images.context import lay_out
+from dev.images.targets import TARGETS
 from dev.installation import ROOT
 from tests.images.conftest import Images
 
@@ -23,20 +25,22 @@ RUN ["python3", "-c", "{code}"]
 """
 
 
-def test_two_builds_of_the_same_sources_are_the_same_image(image: Images, tmp_path: Path) -> None:
+@pytest.mark.parametrize("target", TARGETS if os.environ.get("SOAK") else ["loader"])
+def test_two_builds_of_the_same_sources_are_the_same_image(target: str, image: Images, tmp_path: Path) -> None:
     """Of a copy, so that nobody changes the sources meanwhile. What is in the cache is not built a third time."""
-    image("agent")
+    together = image(target)
     lay_out(ROOT, tmp_path)
     built: list[Image] = []
     files: list[str] = []
     for _ in range(2):
-        built += prepare(["agent"], root=tmp_path, afresh=True).values()
+        built += prepare([target], root=tmp_path, afresh=True).values()
         files.append(hashlib.sha256(built[-1].archive.read_bytes()).hexdigest())
     first, second = built
     assert first.contents == second.contents
     assert files[0] == files[1]
+    assert together.contents.layers[0] == first.contents.layers[0], "shared with other targets, and built alone"
     assert first.seconds > 0 < second.seconds
-    (again,) = prepare(["agent"], root=tmp_path).values()
+    (again,) = prepare([target], root=tmp_path).values()
     assert (again.archive, again.seconds) == (second.archive, 0.0)
 
 
@@ -46,7 +50,9 @@ def storage(image: Images) -> Iterator[Buildah]:
     image("loader")
     home = cache_directory() / "images"
     with _locked(home / "build.lock"):
-        yield Buildah(home / "buildah")
+        storage = Buildah(home / "buildah")
+        yield storage
+        storage.clear()
 
 
 def run_in_build(storage: Buildah, directory: Path, code: str) -> None:

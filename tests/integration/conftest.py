@@ -18,6 +18,7 @@ from dev.installation import ROOT, OperatorProcess, install
 from dev.registry import Registry
 from tests.integration.support import Api, Operators, Scene, Valve
 from tests.integration.support.fleet import Swarms
+from tests.integration.support.played import PlayedAgents
 
 # The first start on a machine may have to build the programs.
 TIMEOUT = 1200
@@ -272,6 +273,14 @@ def namespace(bare_scene: Scene) -> str:
 def scene(bare_scene: Scene, operator: OperatorProcess) -> Scene:
     """A fresh namespace with the shared operator at work."""
     return bare_scene
+
+
+@pytest.fixture
+def agents(api: Api, operator: OperatorProcess) -> Iterator[PlayedAgents]:
+    """Agents that the test plays, gone after it. The module's ``operator`` has to be one that gives them work."""
+    agents = PlayedAgents(api)
+    yield agents
+    agents.clean()
 
 
 @pytest.fixture(scope="module")

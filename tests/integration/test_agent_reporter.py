@@ -138,6 +138,21 @@ async def test_the_cache_belongs_to_the_node_and_says_what_is_there(cluster: Con
         assert line.split()[:4] == [scene.node, "0/1", "10.0Gi", "90.0Gi"]
 
 
+async def test_a_node_that_takes_no_pods_says_so_at_once_and_no_longer_than_it_is_true(
+    cluster: ControlPlane, admin: KubeClient
+) -> None:
+    async def closed() -> object:
+        return (await scene.status()).get("closedBy", "open")
+
+    async with reporting(cluster, admin) as scene:
+        for taint, found in ((None, "open"), ("maintenance", "maintenance"), (None, "open")):
+            scene.view = replace(scene.view, closed_by=taint)
+            scene.report()
+            await scene.eventually(closed, found)
+            line = await asyncio.to_thread(cluster.kubectl, "get", "nc", scene.node, "--no-headers", "-o", "wide")
+            assert ("maintenance" in line) is (taint is not None)
+
+
 async def test_states_are_written_at_once_and_numbers_wait(cluster: ControlPlane, admin: KubeClient) -> None:
     async with reporting(cluster, admin) as scene:
         scene.report(standing(done_bytes=1))

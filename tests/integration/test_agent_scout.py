@@ -23,6 +23,7 @@ from modelswarm.kube.kinds import CONFIGMAP, NODE, P2PTASK, POD, Kind
 from modelswarm.kube.objects import metadata
 from tests.integration.support import Manifest
 from tests.integration.support.ome import OME_CRDS, base_model
+from tests.integration.support.played import make_namespace
 
 ROOT = Path(__file__).parents[2]
 CONTENT = "sha256:" + "ab" * 32
@@ -300,6 +301,46 @@ async def test_omes_models_appear_with_their_kinds_and_follow_the_nodes_labels(
         await until(lambda: key in scout.needs.wanted)
         await asyncio.to_thread(api_server.kubectl, "delete", "clusterbasemodels", "--all")
         await until(lambda: not scout.needs.wanted and not scout.needs.noted)
+
+
+async def test_a_node_that_is_cordoned_or_tainted_later_takes_no_pods(
+    api_server: ControlPlane, kube: KubeClient, name: str
+) -> None:
+    def kubectl(*command: str) -> str:
+        return api_server.kubectl(*command)
+
+    async def closed_by(expected: str | None) -> None:
+        await until(lambda: scout.node is not None and scout.node.closed_by == expected)
+
+    await kube.create(node(name))
+    await asyncio.to_thread(make_namespace, api_server)
+    agent: dict[str, Any] = pod(f"{name}-agent", name)
+    agent["metadata"]["namespace"] = "ome"
+    agent["spec"]["tolerations"] = [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
+    await kube.create(agent)
+    await asyncio.to_thread(kubectl, "taint", "node", name, "nvidia.com/gpu=present:NoSchedule")
+    async with scouting(kube, name, pod=f"{name}-agent") as scout:
+        await closed_by(None)
+        for close, reopen, taint in (
+            (("cordon", name), ("uncordon", name), "node.kubernetes.io/unschedulable"),
+            (("taint", "node", name, "mend=now:NoExecute"), ("taint", "node", name, "mend-"), "mend"),
+        ):
+            await asyncio.to_thread(kubectl, *close)
+            await closed_by(taint)
+            await asyncio.to_thread(kubectl, *reopen)
+            await closed_by(None)
+
+
+async def test_an_agent_that_is_no_pod_of_the_cluster_goes_by_the_known_taints(
+    api_server: ControlPlane, kube: KubeClient, name: str
+) -> None:
+    await kube.create(node(name))
+    await asyncio.to_thread(api_server.kubectl, "taint", "node", name, "mend=now:NoSchedule")
+    async with scouting(kube, name, pod="nobody") as scout:
+        assert scout.node is not None
+        assert scout.node.closed_by is None
+        await asyncio.to_thread(api_server.kubectl, "cordon", name)
+        await until(lambda: scout.node is not None and scout.node.closed_by is not None)
 
 
 GPU = {"matchExpressions": [{"key": "gpu", "operator": "In", "values": ["a100"]}]}

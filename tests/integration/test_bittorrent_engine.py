@@ -1,39 +1,31 @@
 """Engine BitTorrent from the operator's side: agents are played by the test, which writes what they would report."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
 from dev.controlplane import ControlPlane
-from dev.installation import NAMESPACE, ROOT, OperatorProcess
+from dev.installation import NAMESPACE, OperatorProcess
 from tests.integration.support import Manifest, Operators, Scene, eventually
-from tests.integration.support.played import PlayedAgents, make_namespace
+from tests.integration.support.played import PlayedAgents, operator_with_agents
 
 MODEL = "facebook/opt-125m"
+RESTRICTED = "restricted-teams"
 FLAGS = (
-    "--agent-root=/mnt/models",
     "--agent-grace-seconds=6",
     "--stall-seconds=600",
     "--fallback-after-seconds=12",
     "--retry-seconds=2",
+    f"--no-hostpath-namespaces={RESTRICTED}",
 )
-
 SECONDS = 30.0
 
 
 @pytest.fixture(scope="module")
 def operator(cluster: ControlPlane, operators: Operators) -> Iterator[OperatorProcess]:
-    make_namespace(cluster)
-    cluster.apply(ROOT / "config" / "operator" / "rbac-agents.yaml")
-    with operators.replaced(*FLAGS) as other:
-        yield other
-
-
-@pytest.fixture
-def agents(cluster: ControlPlane, operator: OperatorProcess) -> Iterator[PlayedAgents]:
-    agents = PlayedAgents(cluster)
-    yield agents
-    agents.clean()
+    with operator_with_agents(cluster, operators, *FLAGS) as operator:
+        yield operator
 
 
 def task_of(scene: Scene, model: str) -> Manifest:
@@ -91,6 +83,24 @@ def test_a_model_goes_to_two_nodes_and_its_pods_use_the_nodes_copy(scene: Scene,
     assert now["progress"]["percent"] == 100
 
 
+def test_where_pods_may_not_mount_the_nodes_copy_they_read_the_origin(scene: Scene, agents: PlayedAgents) -> None:
+    agents.add("n1")
+    model = scene.model("m", MODEL)
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    scene.api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": RESTRICTED, "labels": labels}})
+    there = replace(scene, namespace=RESTRICTED)
+    play = scene.name("play")
+    for place in (scene, there):
+        place.playground(play, model)
+    task = task_of(scene, model)
+    now = settled(scene, task, phase="Running", desired=1)
+    agents.report("n1", now["resolved"]["digest"], state="Ready", bytes=now["resolved"]["bytes"])
+    volumes = {place.namespace: place.pod_template(play)["spec"]["volumes"] for place in (scene, there)}
+    mounted = {name: [each["name"] for each in found if "hostPath" in each] for name, found in volumes.items()}
+    assert mounted == {scene.namespace: ["node-model"], RESTRICTED: []}
+    there.delete("Playground", play)
+
+
 def test_a_copy_waits_for_an_agent_that_is_away_and_is_made_elsewhere_when_it_stays_away(
     scene: Scene, agents: PlayedAgents
 ) -> None:
@@ -111,6 +121,40 @@ def test_a_copy_waits_for_an_agent_that_is_away_and_is_made_elsewhere_when_it_st
     settled(scene, task, phase="Running", ready=1, desired=2, nodes=sorted([before[1], third]))
     agents.ready("n1", "n2", "n3")
     settled(scene, task, phase="Succeeded", ready=2, nodes=before)
+
+
+def test_a_cordoned_node_gets_nothing_new_and_keeps_what_it_has(scene: Scene, agents: PlayedAgents) -> None:
+    agents.add("n1", "n2", "n3")
+    cordoned = "node.kubernetes.io/unschedulable"
+    first = task_of(scene, scene.model("first", MODEL))
+    now = settled(scene, first, phase="Running", desired=2)
+    digest, size, before = now["resolved"]["digest"], now["resolved"]["bytes"], now["nodes"]
+    agents.report(before[0], digest, state="Fetching", bytes=size, doneBytes=1)
+    # The other one has not begun: its copy is made elsewhere, and comes back when pods may.
+    [third] = {"n1", "n2", "n3"} - set(before)
+    for name in before:
+        agents.close(name, cordoned)
+    settled(scene, first, phase="Running", desired=2, nodes=sorted([before[0], third]))
+    agents.close(before[1], None)
+    settled(scene, first, phase="Running", desired=2, nodes=before)
+    for name in before:
+        agents.report(name, digest, state="Ready", bytes=size)
+    settled(scene, first, phase="Succeeded", desired=2, ready=2, nodes=before)
+
+
+def test_where_every_node_is_cordoned_the_task_says_so_and_goes_on_when_one_is_opened(
+    scene: Scene, agents: PlayedAgents
+) -> None:
+    agents.add("n1", "n2")
+    for name in ("n1", "n2"):
+        agents.close(name, "maintenance")
+    task = task_of(scene, scene.model("m", MODEL))
+    now = settled(scene, task, phase="FellBack")
+    [degraded] = [each for each in now["conditions"] if each["type"] == "Degraded"]
+    assert degraded["reason"] == "NoMatchingNode"
+    assert "no node with a ready agent that matches takes pods: n1 (maintenance) and 1 more" in degraded["message"]
+    agents.close("n2", None)
+    settled(scene, task, desired=1, nodes=["n2"])
 
 
 def test_nodes_that_cannot_go_on_are_named_with_their_reason(scene: Scene, agents: PlayedAgents) -> None:

@@ -10,6 +10,7 @@ import yaml
 from dev.helm import CHART, HelmFailed, helm, setting, template
 from modelswarm.agent.settings import AgentSettings
 from modelswarm.settings import OperatorSettings
+from tests.documents import shown_objects
 from tests.integration.support import Manifest
 from tests.integration.support.chart import Grant, container, grants, one, rendered, variables
 
@@ -270,6 +271,13 @@ def test_peers_are_let_in_from_agents_only() -> None:
     sources: dict[int, Any] = {port["port"]: rule.get("from") for rule in policy["ingress"] for port in rule["ports"]}
     agents = [{"podSelector": {"matchLabels": {"app.kubernetes.io/name": "ome-model-agent"}}}]
     assert sources == {6881: agents, 8081: agents, 8080: None}
+
+
+def test_the_policy_for_agents_without_the_chart_is_the_same() -> None:
+    page = shown_objects(ROOT / "docs" / "how-to" / "bittorrent.md")
+    [shown] = [each for each in page if each.get("kind") == "NetworkPolicy"]
+    ours = one(rendered(**AS_CONFIG), "NetworkPolicy", "ome-model-agent")
+    assert (shown["spec"], shown["metadata"]) == (ours["spec"], without_labels(ours)["metadata"])
 
 
 def test_backend_runtimes_are_the_files_and_stay() -> None:

@@ -9,30 +9,21 @@ import yaml
 
 from dev.controlplane import ControlPlane
 from dev.hub import Hub
-from dev.installation import NAMESPACE, ROOT, OperatorProcess
+from dev.installation import NAMESPACE, OperatorProcess
 from dev.registry import Registry
 from tests.integration.support import Manifest, Operators, Scene, eventually
-from tests.integration.support.played import PlayedAgents, make_namespace
+from tests.integration.support.played import RIGHTS, PlayedAgents, operator_with_agents
 from tests.integration.support.plugin import Kubectl, interrupt
 
 MODEL = "facebook/opt-125m"
-FLAGS = ("--agent-root=/mnt/models", "--retry-seconds=2", "--stall-seconds=600", "--fallback-after-seconds=600")
+FLAGS = ("--retry-seconds=2", "--stall-seconds=600", "--fallback-after-seconds=600")
 SECONDS = 30.0
 
 
 @pytest.fixture(scope="module")
 def operator(cluster: ControlPlane, operators: Operators) -> Iterator[OperatorProcess]:
-    make_namespace(cluster)
-    cluster.apply(ROOT / "config" / "operator" / "rbac-agents.yaml")
-    with operators.replaced(*FLAGS) as other:
-        yield other
-
-
-@pytest.fixture
-def agents(cluster: ControlPlane, operator: OperatorProcess) -> Iterator[PlayedAgents]:
-    agents = PlayedAgents(cluster)
-    yield agents
-    agents.clean()
+    with operator_with_agents(cluster, operators, *FLAGS) as operator:
+        yield operator
 
 
 @pytest.fixture
@@ -316,7 +307,7 @@ def test_the_doctor_finds_what_is_wrong(
 
         eventually(lambda: "operator may not" in json.dumps(lines()["permissions"]) and denied(), SECONDS)
     finally:
-        cluster.apply(ROOT / "config" / "operator" / "rbac-agents.yaml")
+        cluster.apply(RIGHTS)
 
 
 def test_a_user_without_rights_is_told_so_in_one_line(cluster: ControlPlane, operator: OperatorProcess) -> None:
@@ -393,7 +384,7 @@ def test_kubectl_completes_commands_and_names(scene: Scene, agents: PlayedAgents
         return [line.partition("\t")[0] for line in kubectl("__complete", "swarm", *words).out.splitlines()]
 
     assert complete("st") == ["status", ":4"]
-    assert complete("why", "") == ["playground/", "p2ptask/", "node/", ":4"]
+    assert complete("why", "") == ["playground/", "p2ptask/", "openmodel/", "node/", ":4"]
     assert complete("tree", "-n", scene.namespace, "playground/ch") == ["playground/chat", ":4"]
     assert complete("cache", "gpu") == ["gpu-node-1", ":4"]
     assert complete("status", "-o", "") == ["table", "json", "yaml", ":4"]

@@ -82,7 +82,7 @@ def used(
         _live_through(api)
     with operator("with-agents", "--agent-root=/mnt/models") as running, Api(own_cluster) as api:
         running.wait_leading()
-        _live_with_agents(api, PlayedAgents(own_cluster))
+        _live_with_agents(api, PlayedAgents(api))
     return [event for event in own_cluster.audit_events() if event.user == USER]
 
 

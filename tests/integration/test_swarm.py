@@ -65,6 +65,30 @@ def test_a_node_that_comes_late_asks_the_origin_for_nothing(swarm: Swarm) -> Non
     assert now["progress"]["originBytes"] == swarm.size(model)
 
 
+def test_a_cordoned_node_keeps_its_copy_and_gets_no_other(swarm: Swarm) -> None:
+    """From ``kubectl cordon`` to where the bytes are."""
+    first, second = swarm.publish(), swarm.publish()
+    task = swarm.distribute(first, placement={"copies": 1})
+    [holder] = swarm.succeeded(task, 1)["nodes"]
+    swarm.cluster.kubectl("cordon", holder)
+    try:
+        eventually(lambda: "closedBy" in swarm.api.get("NodeCache", holder)["status"], 20, 0.1)
+        others = swarm.distribute(second, placement={"copies": 3})
+        now = swarm.succeeded(others, 2)
+        assert now["nodes"] == sorted({*swarm.nodes} - {holder})
+        assert not swarm.is_complete(holder, now["resolved"]["digest"])
+        [ready] = [each for each in now["conditions"] if each["type"] == "Ready"]
+        assert ready["message"].endswith(f"; no pods are taken by {holder} (node.kubernetes.io/unschedulable)")
+        before = swarm.succeeded(task, 1)
+        assert before["nodes"] == [holder]
+    finally:
+        swarm.cluster.kubectl("uncordon", holder)
+    # Opened again, it gets the third copy, from the others.
+    sent = swarm.sent(second)
+    assert swarm.succeeded(others, 3)["nodes"] == sorted(swarm.nodes)
+    assert swarm.sent(second) == sent
+
+
 def test_restarted_agents_serve_again_without_fetching(swarm: Swarm) -> None:
     *first, late = swarm.nodes
     swarm.fleet.kill(late)

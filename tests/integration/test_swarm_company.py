@@ -15,7 +15,7 @@ from modelswarm.content.manifest import from_binary_data, shard_name
 from tests.integration.support import Manifest, eventually, throughout
 from tests.integration.support.fleet import MIB, SOAK, Swarm, Swarms, noise, soak, still
 
-LARGE = 4096 * MIB if SOAK else 192 * MIB
+LARGE = 4096 * MIB if SOAK else 96 * MIB
 MANY = 50
 
 

@@ -37,6 +37,7 @@ def swarm(three: Swarm) -> Iterator[Swarm]:
 # The origin
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("status", "reason", "change"),
     [

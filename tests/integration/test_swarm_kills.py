@@ -10,7 +10,7 @@ from dev.hub import Kind, Slow
 from tests.integration.support import eventually
 from tests.integration.support.fleet import MIB, SEGMENT, SOAK, Swarm, Swarms, soak
 
-CHAOS_SECONDS = 600.0 if SOAK else 12.0
+CHAOS_SECONDS = 600.0 if SOAK else 60.0
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from dev.cluster import cgroups, state
 from dev.cluster.addresses import CONTROL, ORIGIN, machines, node_name, pod_range, routes
 from dev.cluster.archive import program_image
 from dev.cluster.configuration import NodeFacts, node_files
-from dev.cluster.programs import ClusterUnavailable, require_cluster
+from dev.cluster.programs import ClusterUnavailable, file_system_of, require_cluster
 from dev.netns_commands import start_time, start_times
 
 FACTS = NodeFacts(
@@ -102,7 +102,20 @@ def test_the_image_of_a_program_is_whole_and_always_the_same(tmp_path: Path) -> 
     program.write_bytes(b"#!" + bytes(1000))
     archives = [program_image(tmp_path / f"{n}.tar", program, ["/program"], "localhost/p:1", "amd64") for n in (1, 2)]
     assert archives[0].read_bytes() == archives[1].read_bytes()
-    with tarfile.open(archives[0]) as archive:
+    assert _files(archives[0]) == [("program", 0o755)]
+
+
+def test_a_program_can_lie_where_another_one_would(tmp_path: Path) -> None:
+    program = tmp_path / "program"
+    program.write_bytes(b"#!")
+    place = "usr/bin/engine"
+    archive = program_image(tmp_path / "1.tar", program, [f"/{place}"], "localhost/p:1", "amd64", place=place)
+    assert _files(archive) == [(place, 0o755)]
+
+
+def _files(image: Path) -> list[tuple[str, int]]:
+    """Names and modes of what is in the only layer of an archive."""
+    with tarfile.open(image) as archive:
 
         def blob(digest: str) -> bytes:
             stream = archive.extractfile(f"blobs/{digest.replace(':', '/')}")
@@ -116,7 +129,11 @@ def test_the_image_of_a_program_is_whole_and_always_the_same(tmp_path: Path) -> 
         manifest = json.loads(blob(entry["digest"]))
         layer = gzip.decompress(blob(manifest["layers"][0]["digest"]))
         with tarfile.open(fileobj=io.BytesIO(layer)) as files:
-            assert [(file.name, file.mode) for file in files] == [("program", 0o755)]
+            return [(file.name, file.mode) for file in files]
+
+
+def test_what_kind_of_file_system_a_path_will_be_on_is_known() -> None:
+    assert file_system_of(Path("/proc/self/nowhere/file")) == "proc"
 
 
 def test_who_is_not_root_is_told_so_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelswarm.placement import CONTROL_PLANE, HOST, Copies, eligible, holders, matches
+from modelswarm.placement import CONTROL_PLANE, HOST, Copies, Place, eligible, holders, lets_in, matches
 
 CONTENT = "sha256:" + "ab" * 32
+CORDONED = "node.kubernetes.io/unschedulable"
 NODES = [f"gpu-{number}" for number in range(8)]
 
 node_sets = st.sets(st.from_regex(r"[a-z][a-z0-9-]{0,20}", fullmatch=True), max_size=20)
@@ -33,8 +34,12 @@ def test_matches(selector: dict[str, str], labels: dict[str, str], expected: boo
     assert matches(selector, labels) is expected
 
 
+def places(nodes: dict[str, dict[str, str]], *closed: str) -> dict[str, Place]:
+    return {name: Place(labels, CORDONED if name in closed else None) for name, labels in nodes.items()}
+
+
 def test_eligible_nodes_are_in_order() -> None:
-    nodes = {"b": {"gpu": "a100"}, "a": {"gpu": "a100"}, "c": {"gpu": "t4"}, "d": {}}
+    nodes = places({"b": {"gpu": "a100"}, "a": {"gpu": "a100"}, "c": {"gpu": "t4"}, "d": {}})
     assert eligible(nodes, {"gpu": "a100"}) == ("a", "b")
     assert eligible(nodes, {}) == ("a", "b", "c", "d")
 
@@ -56,7 +61,31 @@ WORKER, PLANE, OLD_PLANE = {"zone": "a"}, {"zone": "a", CONTROL_PLANE[0]: ""}, {
 def test_the_control_plane_is_spared(
     nodes: dict[str, dict[str, str]], selector: dict[str, str], copies: Copies, expected: tuple[str, ...]
 ) -> None:
-    assert eligible(nodes, selector, copies) == expected
+    assert eligible(places(nodes), selector, copies) == expected
+
+
+@pytest.mark.parametrize(
+    ("closed", "selector", "copies", "expected"),
+    [
+        pytest.param("", {}, 2, "abc", id="all are open"),
+        pytest.param("b", {}, 2, "ac", id="nothing is placed on one that takes no pods"),
+        pytest.param("abc", {}, 2, "", id="not even where there is no other"),
+        pytest.param("ab", {"gpu": "yes"}, 2, "", id="nor where no other one matches"),
+        pytest.param("b", {}, "All", "abc", id="all are all: it has them when it is opened"),
+        pytest.param("b", {HOST: "b"}, 1, "b", id="the host is named: somebody means this one"),
+        pytest.param("b", {HOST: "c"}, 1, "", id="another host is named, which there is not"),
+    ],
+)
+def test_a_closed_node_is_given_no_number_of_copies(
+    closed: str, selector: dict[str, str], copies: Copies, expected: str
+) -> None:
+    nodes = places({"a": {"gpu": "yes"}, "b": {"gpu": "yes", HOST: "b"}, "c": {}}, *closed)
+    assert eligible(nodes, selector, copies) == tuple(expected)
+    assert {name for name, place in nodes.items() if lets_in(place, selector, copies)} == set(expected)
+
+
+def test_the_control_plane_serves_where_all_others_are_closed() -> None:
+    assert eligible(places({"w": WORKER, "c": PLANE}, "w"), {}, 2) == ("c",)
 
 
 @pytest.mark.parametrize(

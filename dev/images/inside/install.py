@@ -44,7 +44,7 @@ def tidy() -> None:
 def compile_all() -> None:
     mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
     # A package may carry templates that are no Python: what does not compile is left as it is.
-    compileall.compile_dir(str(PLACE), quiet=2, invalidation_mode=mode, maxlevels=50)
+    compileall.compile_dir(str(PLACE), quiet=2, invalidation_mode=mode, maxlevels=50, workers=0)
 
 
 if __name__ == "__main__":

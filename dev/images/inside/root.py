@@ -200,7 +200,13 @@ def add_python(root: Root) -> None:
     mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
     copy = root.directory / library.resolve().relative_to(ROOT)
     compileall.compile_dir(
-        str(copy), quiet=2, invalidation_mode=mode, stripdir=str(root.directory), prependdir="/", maxlevels=50
+        str(copy),
+        quiet=2,
+        invalidation_mode=mode,
+        stripdir=str(root.directory),
+        prependdir="/",
+        maxlevels=50,
+        workers=0,
     )
 
 

@@ -2,10 +2,10 @@
 
 import logging
 from collections.abc import Callable
-from itertools import islice
 
 from modelswarm.agent import bits
 from modelswarm.agent.members import Member, Roster
+from modelswarm.agent.passing import Passing
 
 GATHER_SECONDS = 3.0
 """For how long after the first hand-out nodes may still come: the first one, which is alone, is not given everything,
@@ -22,14 +22,16 @@ class Allotment:
     A node that was let in stays in while it wants work: with one reader, one node reads everything.
     """
 
-    def __init__(self, roster: Roster, *, origin_nodes: int | None, own: str, label: str) -> None:
+    def __init__(self, roster: Roster, passing: Passing, *, origin_nodes: int | None, own: str, label: str) -> None:
         self._roster = roster
+        self._passing = passing
         self._origin_nodes = origin_nodes
         self._own = own
         self._label = label
         self._nodes: dict[int, str] = {}
         self._readers: dict[str, None] = {}
         self._helpers = 1
+        self._takers: set[str] = set()
         self._began: float | None = None
         self.held = 0
         """The segments that some node has, as bits."""
@@ -39,8 +41,9 @@ class Allotment:
         return tuple(self._readers)
 
     def count_helpers(self) -> None:
-        """To be called now and then: how many nodes there are to share what is left."""
+        """To be called now and then: how many nodes there are to share what is left, and to take what others read."""
         self._helpers = sum(1 for member in self._roster if member.helps) or 1
+        self._takers = {member.node for member in self._roster if member.takes}
 
     def may_read(self, member: Member, now: float) -> bool:
         if not member.helps or now < member.barred_until:
@@ -59,9 +62,10 @@ class Allotment:
         ``shared`` says of a segment that somebody else should read it. Towards the end nobody gets more than a share
         of what is left, or all would wait for the slowest.
         """
+        free = available & ~self.held
         if self.may_read(member, now):
-            self._give(member, available & ~self.held, now, shared)
-        if not member.held:
+            self._give(member, free, now, shared)
+        if not member.held and not (free and self.is_ahead(member)):
             # There is nothing for it to read, or it may not: somebody else may have the place.
             self._readers.pop(member.node, None)
 
@@ -71,11 +75,19 @@ class Allotment:
         share = max(1, available.bit_count() // (2 * self._helpers)) if self._helpers > 1 else member.report.wants
         if self._is_gathering(now):
             share = min(share, FIRST_SEGMENTS)
-        room = min(member.report.wants, share) - len(member.held)
-        if room > 0:
-            chosen = (segment for segment in bits.members(available) if not shared(segment))
-            for segment in list(islice(chosen, room)):
+        most = min(member.report.wants, share)
+        if len(member.held) >= most or self.is_ahead(member):
+            return
+        for segment in bits.members(available):
+            if not shared(segment):
                 self.hand(member, segment, now, 0)
+                if len(member.held) >= most or self.is_ahead(member):
+                    return
+
+    def is_ahead(self, member: Member) -> bool:
+        """Whether so much would be lost with the node that it should wait until others have some of it."""
+        nobody_takes = len(self._takers) == (member.node in self._takers)
+        return not nobody_takes and not self._passing.has_room(member.node, member.held)
 
     def _is_gathering(self, now: float) -> bool:
         if self._began is None:

@@ -30,6 +30,8 @@ from modelswarm.agent.wanted import Wanted
 from modelswarm.errors import KubeError
 
 API_PAUSE = 2.0
+LOOKUP_SECONDS = 1.0
+"""How long the beginning waits for DNS; it is asked again and again anyhow."""
 SHORTEST = 0.01
 CLOSE_SECONDS = 1.0
 """How often a coordinator looks whether everybody has everything: the last member's report wakes only its desk."""
@@ -126,7 +128,9 @@ class Conduct:
         if not self._parts.settings.p2p_enabled:
             await self._run_alone()
             return
-        await self._parts.discovery.refresh()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LOOKUP_SECONDS):
+                await self._parts.discovery.refresh()
         while not self._is_over():
             self._changed.clear()
             await self._finish_if_complete()
@@ -139,6 +143,7 @@ class Conduct:
     async def close(self) -> None:
         await self._membership.stop_talking()
         await self._office.close()
+        await self._late.close()
         await self._membership.leave()
 
     async def _run_alone(self) -> None:
@@ -227,9 +232,15 @@ class Conduct:
         if not size:
             size = choose_segment_bytes(self._filling.manifest.bytes, 1 + len(self._parts.discovery.peers()))
         member = await self._membership.become(size)
-        successor = lease.predecessor is not None
+        before = lease.predecessor
         await self._office.open(
-            member.stock, size, epoch=lease.term.epoch, holds=lambda: lease.holds, successor=successor
+            member.stock,
+            size,
+            epoch=lease.term.epoch,
+            holds=lambda: lease.holds,
+            successor=before is not None,
+            # Its holder is either this node, which was restarted, or dead.
+            readers=set(before.readers) - {before.holder} if before is not None else (),
         )
         self.has_coordinated = True
         self._parts.metrics.lease_acquired()
@@ -256,12 +267,16 @@ class Conduct:
         record = self._lease.record
         if not self._done or (record is None and self._membership.joined):
             return after  # its holder is about to make the Lease again that somebody has deleted
-        if record is None or record.complete or not record.holder:
+        if record is None or record.complete or not record.holder or self._is_deserted():
             self._ended = True
             return 0.0
         if record.coordinator:
             await self._join(record.coordinator)
         return after
+
+    def _is_deserted(self) -> bool:
+        """Whether whoever coordinated is gone, and nobody has taken the Lease, as one would who lacks something."""
+        return not self._membership.joined and not self._lease.is_fresh()
 
     def _situation(self) -> Situation:
         return Situation(

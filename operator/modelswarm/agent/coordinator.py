@@ -10,7 +10,7 @@ on a node that died, and what a liar published.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from modelswarm.agent import bits
 from modelswarm.agent.allotment import Allotment
@@ -19,6 +19,7 @@ from modelswarm.agent.journal import Journal
 from modelswarm.agent.members import GONE_SECONDS, Member, Orders, Roster
 from modelswarm.agent.messages import Answer, Failure, Publication, Report
 from modelswarm.agent.news import Thing, news_for
+from modelswarm.agent.passing import Passing
 from modelswarm.agent.publications import Publications, Word
 from modelswarm.agent.refusals import Refusals
 from modelswarm.agent.segments import Segment
@@ -45,8 +46,9 @@ class Coordinator:
     """``epoch`` names this coordinator's term; no other coordinator of the content ever has the same number.
 
     ``successor``: there was another one before, so some may be reading the origin, or have bytes that nobody else has;
-    until all had the time to say so, nothing is handed out. ``own``: the coordinator's node; if only ``origin_nodes``
-    may read, it is among them.
+    until all had the time to say so, nothing is handed out. ``readers``: who is known to read the origin; they have as
+    long to say so as any reader may be silent. ``own``: the coordinator's node; if only ``origin_nodes`` may read, it
+    is among them.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Coordinator:
         origin_nodes: int | None = None,
         own: str = "",
         successor: bool = False,
+        readers: Collection[str] = (),
     ) -> None:
         files = sorted(manifest.files)
         self.epoch = epoch
@@ -72,7 +75,8 @@ class Coordinator:
         self._segment_bytes = segment_bytes
         self._undigested = frozenset(number for number, file in enumerate(files) if file.digest is None)
         self._roster = Roster(len(self._segments), len(files))
-        self._work = Allotment(self._roster, origin_nodes=origin_nodes, own=own, label=self._label)
+        self._passing = Passing(self._segments)
+        self._work = Allotment(self._roster, self._passing, origin_nodes=origin_nodes, own=own, label=self._label)
         self._refusals = Refusals(now)
         self._publications = Publications(self._segments, [file.size for file in files])
         self._trust = Trust(self._segments, self._roster, self._publications, self._work, label=self._label)
@@ -82,6 +86,8 @@ class Coordinator:
         self._digests: dict[int, str] = {}
         self._asking = Asking(self._roster)
         self._settled_at = now + (SETTLE_SECONDS if successor else 0.0)
+        self._awaited = set(readers if successor else ())
+        self._awaited_until = now + SILENT_SECONDS
 
     @property
     def readers(self) -> tuple[str, ...]:
@@ -141,8 +147,8 @@ class Coordinator:
         cursor = self._cursor(report)
         for publication in report.published:
             self._publish(member, publication, now)
-        self._cut(now)
-        self._believe(member, report, cursor)
+        self._cut(now, at_once=self._work.is_ahead(member))
+        self._believe(member, report, cursor, now)
         for segment, failure in report.failed.items():
             if segment in member.held:
                 self._work.release(segment)
@@ -210,7 +216,8 @@ class Coordinator:
                 member.barred_until = now + STUCK_SECONDS
                 self._refusals.note_silence()
         self._yielding.tick(self._roster.lacking, now)
-        self._cut(now)
+        self._passing.tick(now)
+        self._cut(now, at_once=any(map(self._work.is_ahead, self._roster)))
         self._asking.forget(self._publications.known, now)
         self._refusals.judge(self._roster)
         self._work.count_helpers()
@@ -227,6 +234,7 @@ class Coordinator:
             if len(self._roster) >= MAX_MEMBERS and not self._roster.forget_one():
                 return None
             member = self._roster.enter(report, now)
+            self._awaited.discard(report.node)
             self._journal.note(("node", report.node))
             self._work.count_helpers()
             self._count_members()
@@ -257,7 +265,7 @@ class Coordinator:
         self._work.take_back(member, why)
         self._trust.abandon(member)
 
-    def _believe(self, member: Member, report: Report, cursor: int) -> None:
+    def _believe(self, member: Member, report: Report, cursor: int, now: float) -> None:
         """What the member has; not where the bytes of a segment changed and it has not heard of it yet."""
         have = self._all if report.complete else report.segments
         have &= ~self._publications.outdated(member.node, cursor) & ~(member.unproven & ~self._publications.known)
@@ -267,6 +275,9 @@ class Coordinator:
         for segment in bits.members(gained):
             bundle = self._segments[segment].is_bundle
             count = self._roster.count(segment)
+            self._passing.note_had(member.node, segment)
+            if bundle and count == 1 and segment in member.held:
+                self._passing.note_read(member.node, segment, now)
             if bundle and self._publications.get(segment) is None:
                 self._publications.put(segment, Word(b"", member.node))
                 self._journal.note(("bundle", segment))
@@ -281,8 +292,11 @@ class Coordinator:
     def _available(self) -> int:
         return (self._roster.lacking | self._trust.mask) & ~self._yielding.mask
 
+    def _is_settled(self, now: float) -> bool:
+        return now >= self._settled_at and (not self._awaited or now >= self._awaited_until)
+
     def _assign(self, member: Member, now: float) -> None:
-        if now >= self._settled_at and self.failure is None and not self._refusals.pause(now):
+        if self._is_settled(now) and self.failure is None and not self._refusals.pause(now):
             self._work.assign(
                 member, self._available(), now, lambda segment: self._trust.is_for_others(member, segment, now)
             )
@@ -328,6 +342,8 @@ class Coordinator:
                 replaced = True
                 self._replace(segment, word, member)
             if ordered:
+                if not self._roster.count(segment):
+                    self._passing.note_read(member.node, segment, now)
                 self._trust.note_read(segment, now, changed=replaced)
                 self._work.release(segment)
                 member.failures, member.moved = 0, now
@@ -353,8 +369,8 @@ class Coordinator:
             if holder is not member:
                 self._roster.set_have(holder, holder.have & ~(1 << segment))
 
-    def _cut(self, now: float) -> None:
-        for number in self._publications.cut(now):
+    def _cut(self, now: float, *, at_once: bool) -> None:
+        for number in self._publications.cut(now, at_once=at_once):
             self._note_window(number)
 
     def _note_window(self, number: int) -> None:

@@ -42,12 +42,15 @@ class Cuts:
             self._left -= length
         self._done += length
 
-    def cut(self, now: float) -> list[tuple[int, ...]]:
-        """The windows that are due now, each with segments of one file in order; mostly there are none."""
+    def cut(self, now: float, *, at_once: bool = False) -> list[tuple[int, ...]]:
+        """The windows that are due now, each with segments of one file in order; mostly there are none.
+
+        ``at_once``: somebody waits for what was gathered.
+        """
         if not self._gathered:
             return []
         waited = now - next(iter(self._gathered.values()))
-        if self._bytes * SHARE < min(self._done, self._left) and waited < LONGEST_WAIT:
+        if not at_once and self._bytes * SHARE < min(self._done, self._left) and waited < LONGEST_WAIT:
             return []
         by_file: dict[int, list[int]] = {}
         for segment in sorted(self._gathered):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine
 from modelswarm.errors import StoreError
 
 Key = tuple[str, int]
+Work = Callable[[], Coroutine[None, None, None]]
 
 log = logging.getLogger(__name__)
 
@@ -19,12 +20,18 @@ class Errands:
         self._ended = ended
         self._refused = refused
         self._tasks: dict[Key, asyncio.Task[None]] = {}
+        self._again: dict[Key, Work] = {}
         self._closed = False
 
-    def start(self, kind: str, number: int, work: Callable[[], Coroutine[None, None, None]]) -> None:
-        """Begin, unless that very errand is under way."""
+    def start(self, kind: str, number: int, work: Work, *, again: bool = False) -> None:
+        """Begin, unless that very errand is under way. ``again``: once more after it, then, for it may have seen
+        things as they were before."""
         known = self._tasks.get((kind, number))
-        if self._closed or (known is not None and not known.done()):
+        if self._closed:
+            return
+        if known is not None and not known.done():
+            if again:
+                self._again[kind, number] = work
             return
         task = asyncio.create_task(self._run(work()), name=f"{kind} {self._label}/{number}")
         self._tasks[kind, number] = task
@@ -62,4 +69,6 @@ class Errands:
         if self._tasks.get((kind, number)) is task:
             del self._tasks[kind, number]
         if not self._closed:
+            if (work := self._again.pop((kind, number), None)) is not None:
+                self.start(kind, number, work)
             self._ended(kind)

@@ -59,6 +59,8 @@ class _Shared:
 
 Place = Callable[[int], Awaitable[Path]]
 """The file on disk that a file of the content (by position) is filled in."""
+Discard = Callable[[Segment], Awaitable[None]]
+"""The bytes of a segment are not to be believed."""
 
 
 class Exchange:
@@ -73,6 +75,7 @@ class Exchange:
         content: str,
         swarm: WindowPort,
         place: Place,
+        discard: Discard,
     ) -> None:
         self._holdings = holdings
         self._keys = keys
@@ -80,6 +83,7 @@ class Exchange:
         self._content = content
         self._swarm = swarm
         self._place = place
+        self._discard = discard
         self._peers: dict[str, Peer] = {}
         self._words = Words(holdings)
         self._waiting: dict[tuple[int, ...], None] = {}
@@ -128,7 +132,7 @@ class Exchange:
         return self._words.publication(segment)
 
     async def learn(self, publications: Iterable[Publication]) -> list[Replaced]:
-        """Take in what was published, and join it; returns what it replaces.
+        """Take in what was published, and join it; returns what it replaces, whose bytes are gone from here.
 
         What disagrees with a file that was verified here is not believed: its digest is the origin's own word.
         """
@@ -138,7 +142,10 @@ class Exchange:
             for segment, word in ((told.segment, told.word) for told in parts):
                 if self._is_news(segment, word.hashes):
                     if (known := self._words.get(segment.index)) is not None:
+                        # What is here goes before the right bytes can come, or it would take them along.
+                        self._withheld.add(segment.index)
                         self._forget(segment)
+                        await self._discard(segment)
                         self._leave_window(segment)
                         replaced.append(Replaced(segment, known.publisher))
                     self._withheld.discard(segment.index)

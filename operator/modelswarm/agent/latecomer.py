@@ -16,6 +16,8 @@ from modelswarm.agent.troubles import Trouble
 
 SEEK_SECONDS = 3.0
 """How often complete seeders are looked for while nobody coordinates."""
+ANSWER_SECONDS = 1.0
+"""How long anything waits for the others to say whether they have everything. Who takes longer is heard later."""
 AVOID_SECONDS = 60.0
 """How long a seeder from which nothing came is not asked again."""
 
@@ -48,6 +50,7 @@ class LateComer:
         self._counted = Sources()
         self._before: int | None = None
         self._sought_at = float("-inf")
+        self._seeking: asyncio.Task[dict[str, bytes]] | None = None
         self._avoided: dict[str, float] = {}
         """Seeders, and until when they are not asked: for ever, if what they gave was wrong."""
 
@@ -63,16 +66,23 @@ class LateComer:
         """Look for nodes that have everything, unless somebody coordinates: then they are members. Raises KubeError."""
         loop = asyncio.get_running_loop()
         if lease.term is not None or (lease.record is None and await _is_taken(lease)):
-            self.seeders = {}
+            self.stop_seeking()
             return
         if lease.is_fresh():
-            self.seeders, self.unseeded_since = {}, None
+            self.stop_seeking()
+            self.unseeded_since = None
             return
-        if loop.time() - self._sought_at < SEEK_SECONDS * self._rng.uniform(0.5, 1.0):
-            return
-        self._sought_at = loop.time()
-        found = await self._parts.seeding.seeders(self._model_hash)
-        now = loop.time()
+        if self._seeking is None:
+            if loop.time() - self._sought_at < SEEK_SECONDS * self._rng.uniform(0.5, 1.0):
+                return
+            self._sought_at = loop.time()
+            self._seeking = asyncio.create_task(self._parts.seeding.seeders(self._model_hash), name="seek")
+            await asyncio.wait({self._seeking}, timeout=ANSWER_SECONDS)
+        if self._seeking.done():
+            seeking, self._seeking = self._seeking, None
+            self._note_found(seeking.result(), loop.time())
+
+    def _note_found(self, found: Mapping[str, bytes], now: float) -> None:
         self.seeders = {url: metainfo for url, metainfo in found.items() if self._avoided.get(url, 0.0) <= now}
         if self.seeders:
             self.unseeded_since = None
@@ -81,6 +91,16 @@ class LateComer:
 
     def stop_seeking(self) -> None:
         self.seeders = {}
+        seeking, self._seeking = self._seeking, None
+        if seeking is not None:
+            seeking.cancel()
+
+    async def close(self) -> None:
+        """Ask nobody any more."""
+        seeking = self._seeking
+        self.stop_seeking()
+        if seeking is not None:
+            await asyncio.gather(seeking, return_exceptions=True)
 
     async def fetch(self) -> bool:
         """Get what is missing from the seeders; whether all of it came. Raises StoreError, SwarmError."""

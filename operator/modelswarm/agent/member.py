@@ -116,6 +116,7 @@ class Member:
             content=filling.content,
             swarm=windows,
             place=stock.place,
+            discard=stock.drop,
         )
         self._starving = Starving(self._exchange)
         self._verifying = Verifying(stock, self._exchange, errands, changed=self._look_round, mismatched=mismatched)
@@ -300,7 +301,7 @@ class Member:
         self._meet(answer)
         self.failure = answer.failure
         replaced = await self._exchange.learn(answer.published)
-        await self._verifying.replaced(replaced)
+        self._verifying.replaced(replaced)
         self._verifying.shun(answer.shunned)
         await self._verifying.agree(answer.digests)
         if not self.stock.holdings.complete:
@@ -347,6 +348,9 @@ class Member:
         publication = self._exchange.told(segment.index)
         if publication is None:
             hashes = await self.stock.hash(segment)
+            if not await self.stock.covers(segment):
+                # It was found wrong meanwhile.
+                return
             self.stock.holdings.arrived(segment.index)
             publication = await self._exchange.offer(segment, hashes)
         if publication is not None and publication not in self._outbox:

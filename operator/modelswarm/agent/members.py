@@ -63,6 +63,11 @@ class Member:
     def helps(self) -> bool:
         return self.live and self.report.wants > 0 and self.denied is None
 
+    @property
+    def takes(self) -> bool:
+        """Whether it fetches what others have; one with a full disk does not."""
+        return self.live and self.report.wants > 0
+
     def info(self) -> PeerInfo:
         report = self.report
         return PeerInfo(

@@ -46,7 +46,7 @@ class Membership:
     ) -> None:
         self.member: Member | None = None
         self.joined = False
-        """The coordinator answers, as far as is known."""
+        """The coordinator has answered, and has not fallen silent since."""
         self.dismissed = False
         """It said that everybody has everything."""
         self._filling = filling
@@ -62,8 +62,9 @@ class Membership:
         self._talk: asyncio.Task[None] | None = None
         self._url = ""
         self._complete = False
-        self._unanswered_at = -1
-        """How many answers the member had when the coordinator fell silent."""
+        self._answers = 0
+        """That the member had when it was last not known whether the coordinator answers."""
+        self._hindered = False
 
     @property
     def is_talking(self) -> bool:
@@ -155,7 +156,7 @@ class Membership:
 
     async def _keep_talking(self, member: Member, url: str) -> None:
         """A coordinator that does not answer is asked again, until the Lease names another one."""
-        self.joined = True
+        self._answers = member.answers
         while not member.closed.is_set():
             try:
                 await member.talk(url)
@@ -169,11 +170,10 @@ class Membership:
             except PeerError as error:
                 self.joined = False
                 log.warning("P2P %s: the coordinator at %s: %s", self._label, url, error.message)
-                self._unanswered_at = member.answers
+                self._answers, self._hindered = member.answers, True
                 self._hinder(of_error(error, self._wanted))
                 self._wake()
                 await asyncio.sleep(TALK_PAUSE * self._rng.uniform(0.5, 1.5))
-                self.joined = True
         self.dismissed = True
         self._pulse()
         self._wake()
@@ -183,9 +183,11 @@ class Membership:
         member = self.member
         if member is None:
             return
-        if member.answers > self._unanswered_at >= 0:
-            self._unanswered_at = -1
-            self._hinder(None)
+        if self.is_talking and member.answers > self._answers:
+            self.joined = True
+            if self._hindered:
+                self._hindered = False
+                self._hinder(None)
         completed = member.complete.is_set() and not self._complete
         self._complete = member.complete.is_set()
         if completed or member.broken is not None or self.is_hopeless:

@@ -1,8 +1,7 @@
-"""What a model's own ``config.json`` says of it, in OME's words.
+"""What a model's own files say of it, in OME's words: ``config.json``, and the headers of its safetensors files.
 
 OME's controller fills those fields of a BaseModel that its author left empty with what the nodes report, and chooses a
-runtime by them. What the file does not say is left out; nothing is guessed, so neither is ``modelCapabilities``, whose
-words differ between versions of OME.
+runtime by them. What the files do not say is left out; nothing is guessed.
 """
 
 import asyncio
@@ -11,6 +10,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from modelswarm.agent.standing import Standing
+from modelswarm.agent.tensors import count_parameters, shown
 from modelswarm.api.meta import JsonObject
 from modelswarm.api.nodecache import ModelState
 
@@ -20,6 +20,8 @@ CONFIG_BYTES = 1 << 20
 LONGEST = 128
 SAFETENSORS_VERSION = "1.0.0"
 """What OME calls the format's only version."""
+EMBEDDINGS_FILE = "modules.json"
+"""Of sentence-transformers: the model makes embeddings, whatever the architecture below is otherwise used for."""
 _LENGTHS = ("max_position_embeddings", "n_positions", "seq_length")
 _LARGEST = (1 << 31) - 1
 
@@ -62,11 +64,12 @@ def read_config(directory: Path) -> JsonObject:
         names = {each.name for each in directory.iterdir()}
     except (OSError, ValueError, RecursionError):
         return {}
-    return describe(document, names) if isinstance(document, dict) else {}
+    return describe(document, names, count_parameters(directory)) if isinstance(document, dict) else {}
 
 
-def describe(document: JsonObject, files: Collection[str]) -> JsonObject:
-    """``config`` of OME's entry, of a parsed ``config.json`` and the names of the files beside it."""
+def describe(document: JsonObject, files: Collection[str], parameters: int | None = None) -> JsonObject:
+    """``config`` of OME's entry, of a parsed ``config.json``, the names of the files beside it, and the number of
+    parameters that they have."""
     text = document.get("text_config")
     inner = text if isinstance(text, dict) else {}
     found: JsonObject = {}
@@ -80,6 +83,10 @@ def describe(document: JsonObject, files: Collection[str]) -> JsonObject:
         found["modelFramework"] = {"name": "transformers", **({"version": version} if version else {})}
     if any(name.endswith(".safetensors") for name in files):
         found["modelFormat"] = {"name": "safetensors", "version": SAFETENSORS_VERSION}
+    if parameters:
+        found["modelParameterSize"] = shown(parameters)
+    if capability := _capability(document, str(found.get("modelArchitecture", "")), files):
+        found["modelCapabilities"] = [capability]
     lengths = (each.get(name) for each in (document, inner) for name in _LENGTHS)
     if length := next((each for each in lengths if _is_length(each)), None):
         found["maxTokens"] = length
@@ -87,6 +94,17 @@ def describe(document: JsonObject, files: Collection[str]) -> JsonObject:
     if isinstance(quantization, dict) and (word := _quantization(quantization)):
         found["quantization"] = word
     return found
+
+
+def _capability(document: JsonObject, architecture: str, files: Collection[str]) -> str:
+    """OME's word where the files leave no doubt; empty otherwise (what ``ForConditionalGeneration`` is given, for
+    example, may be text, pictures or speech)."""
+    if EMBEDDINGS_FILE in files:
+        return "EMBEDDING"
+    sees = isinstance(document.get("vision_config"), dict)
+    if sees and architecture.endswith(("ForConditionalGeneration", "ForCausalLM")):
+        return "IMAGE_TEXT_TO_TEXT"
+    return "TEXT_TO_TEXT" if architecture.endswith("ForCausalLM") else ""
 
 
 def _quantization(config: JsonObject) -> str:

@@ -1,7 +1,7 @@
 """This node as the coordinator of one content: its desk is open for as long as it holds the model's Lease."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from modelswarm.agent.coordinator import Coordinator
 from modelswarm.agent.metainfo.desk import Desk
@@ -32,9 +32,19 @@ class Office:
         return self._desk.coordinator.readers if self._desk is not None else ()
 
     async def open(
-        self, stock: Stock, segment_bytes: int, *, epoch: int, holds: Callable[[], bool], successor: bool
+        self,
+        stock: Stock,
+        segment_bytes: int,
+        *,
+        epoch: int,
+        holds: Callable[[], bool],
+        successor: bool,
+        readers: Collection[str] = (),
     ) -> None:
-        """Coordinate a new term, by the plan of ``stock``; whatever was open before is closed."""
+        """Coordinate a new term, by the plan of ``stock``; whatever was open before is closed.
+
+        ``successor``, ``readers``: see ``Coordinator``.
+        """
         await self.close()
         parts, manifest = self._parts, stock.filling.manifest
         coordinator = Coordinator(
@@ -46,6 +56,7 @@ class Office:
             origin_nodes=parts.settings.origin_nodes,
             own=parts.address.node,
             successor=successor,
+            readers=readers,
         )
         self._desk = Desk(coordinator, holds=holds)
         parts.hosting.open_desk(stock.filling.content, self._desk)

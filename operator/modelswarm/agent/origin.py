@@ -39,7 +39,7 @@ from modelswarm.errors import (
 )
 from modelswarm.loader.effort import Effort
 from modelswarm.loader.gate import Gate
-from modelswarm.loader.leg import Leg
+from modelswarm.loader.leg import StreamingLeg
 from modelswarm.loader.network import open_client as open_large_reads
 from modelswarm.loader.origin import OriginHTTP
 from modelswarm.loader.outcome import Reason, Transient
@@ -74,7 +74,7 @@ async def open_leg(
     gate: Gate,
     *,
     stall: float = 60.0,
-) -> Leg:
+) -> StreamingLeg:
     """How the files of a content are read. The gate should be one for all contents of an origin.
 
     Raises ``InvalidReference`` for an origin without files of models (an image's).
@@ -114,7 +114,7 @@ class Origins:
         self._endpoints = endpoints
         self._gate = gate
 
-    async def leg(self, manifest: Manifest, credentials: Credentials | None) -> Leg:
+    async def leg(self, manifest: Manifest, credentials: Credentials | None) -> StreamingLeg:
         """As ``open_leg``."""
         return await open_leg(manifest, credentials, self._endpoints, self._http, self._gate)
 
@@ -124,7 +124,7 @@ class OriginReader:
 
     def __init__(
         self,
-        leg: Leg,
+        leg: StreamingLeg,
         threads: Threads,
         *,
         effort: Effort | None = None,

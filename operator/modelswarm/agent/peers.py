@@ -94,22 +94,24 @@ class Discovery:
 
     async def refresh(self) -> None:
         """One lookup of every name. Does not fail."""
-        for service in self._services:
-            literal = parse_address(service)
-            if literal is not None:
-                self._found[service] = frozenset({literal})
-                continue
-            try:
-                async with asyncio.timeout(LOOKUP_SECONDS):
-                    texts = await self._lookup(service)
-            except (OSError, UnicodeError, TimeoutError) as error:
-                level = logging.DEBUG if service in self._found else logging.WARNING
-                log.log(level, "P2P: no peers found in DNS under %s (%s)", service, type(error).__name__)
-                continue
-            found = frozenset(address for text in texts if (address := parse_address(text)) is not None)
-            if found != self._found.get(service):
-                log.info("P2P: %d agents found under %s", len(found - self._own), service)
-            self._found[service] = found
+        await asyncio.gather(*map(self._look_up, self._services))
+
+    async def _look_up(self, service: str) -> None:
+        literal = parse_address(service)
+        if literal is not None:
+            self._found[service] = frozenset({literal})
+            return
+        try:
+            async with asyncio.timeout(LOOKUP_SECONDS):
+                texts = await self._lookup(service)
+        except (OSError, UnicodeError, TimeoutError) as error:
+            level = logging.DEBUG if service in self._found else logging.WARNING
+            log.log(level, "P2P: no peers found in DNS under %s (%s)", service, type(error).__name__)
+            return
+        found = frozenset(address for text in texts if (address := parse_address(text)) is not None)
+        if found != self._found.get(service):
+            log.info("P2P: %d agents found under %s", len(found - self._own), service)
+        self._found[service] = found
 
     def meet(self, members: Iterable[PeerInfo]) -> None:
         """What a coordinator says of members: those that are gone are forgotten."""

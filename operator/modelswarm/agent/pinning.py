@@ -22,6 +22,8 @@ from modelswarm.content.source import HubSource
 from modelswarm.errors import PeerError
 
 LOOK_SECONDS = 2.0
+STAGGER_SECONDS = 0.25
+"""How long one node may take to give the list of files before the next one is asked, too."""
 ORPHANED_SECONDS = 20.0
 """A pinned list of files that no node can give for so long is made again, from the commit that is on the Lease."""
 ABANDONED_SECONDS = 5.0
@@ -157,12 +159,30 @@ async def _find(digest: str, coordinator: str, parts: Parts) -> Manifest | None:
     if (found := await parts.hosting.manifest(content)) is not None:
         return found
     urls = dict.fromkeys([coordinator, *(peer.url for peer in parts.discovery.peers())])
-    for url in urls:
-        if not url or url == parts.address.url:
-            continue
-        try:
-            if (found := await parts.client.manifest(url, digest)) is not None:
-                return found
-        except PeerError as error:
-            log.debug("P2P: no manifest from %s: %s", url, error.message)
-    return None
+    others = iter([url for url in urls if url and url != parts.address.url])
+    asking: set[asyncio.Task[Manifest | None]] = set()
+    try:
+        while True:
+            # One after the other; but who is silent delays the next by a moment only.
+            url = next(others, None)
+            if url is not None:
+                asking.add(asyncio.create_task(_ask(url, digest, parts)))
+            elif not asking:
+                return None
+            patience = STAGGER_SECONDS if url is not None else None
+            done, asking = await asyncio.wait(asking, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+            for found in (task.result() for task in done):
+                if found is not None:
+                    return found
+    finally:
+        for task in asking:
+            task.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+
+
+async def _ask(url: str, digest: str, parts: Parts) -> Manifest | None:
+    try:
+        return await parts.client.manifest(url, digest)
+    except PeerError as error:
+        log.debug("P2P: no manifest from %s: %s", url, error.message)
+        return None

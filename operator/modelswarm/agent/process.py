@@ -169,6 +169,7 @@ async def _assemble(
         node=settings.node_name,
         namespace=settings.pod_namespace,
         root=settings.model_dir,
+        pod=settings.pod_name,
         task_namespaces=settings.task_namespaces,
         on_change=notice,
     )

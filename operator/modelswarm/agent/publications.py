@@ -102,9 +102,9 @@ class Publications:
             self._window_of[segment] = number
         return number
 
-    def cut(self, now: float) -> list[int]:
-        """Make windows of what was gathered, if it is time. Returns their numbers."""
-        made = self._cuts.cut(now)
+    def cut(self, now: float, *, at_once: bool = False) -> list[int]:
+        """Make windows of what was gathered, if it is time (see ``Cuts``). Returns their numbers."""
+        made = self._cuts.cut(now, at_once=at_once)
         for window in made:
             self._window_of.update(dict.fromkeys(window, len(self._windows)))
             self._windows.append(window)

@@ -25,7 +25,11 @@ LONGEST_REASON = 64
 
 
 def status_of(
-    standings: Sequence[Standing], capacity: Capacity, agent: AgentStatus, labels: Mapping[str, str]
+    standings: Sequence[Standing],
+    capacity: Capacity,
+    agent: AgentStatus,
+    labels: Mapping[str, str],
+    closed_by: str | None = None,
 ) -> NodeCacheStatus:
     """The status of the NodeCache. Of too many models those that somebody wants, then the latest, are named."""
     named = sorted(standings, key=lambda each: (not each.claims, -_time(each), each.key))[:MOST_MODELS]
@@ -33,6 +37,7 @@ def status_of(
     return NodeCacheStatus(
         agent=agent,
         labels={name: value for name, value in sorted(labels.items()) if not name.startswith(LABEL_DOMAINS)},
+        closed_by=closed_by,
         models=tuple(_entry(standing) for standing in sorted(named, key=lambda each: each.key)),
         capacity_bytes=capacity.total,
         used_bytes=capacity.used,
@@ -85,7 +90,7 @@ def is_urgent(before: NodeCacheStatus | None, after: NodeCacheStatus) -> bool:
 
 def _skeleton(status: NodeCacheStatus) -> object:
     models = tuple((each.content, each.state, each.reason, each.revision, each.name) for each in status.models)
-    return models, status.agent, status.labels, status.capacity_bytes
+    return models, status.agent, status.labels, status.closed_by, status.capacity_bytes
 
 
 @dataclass(frozen=True, slots=True)

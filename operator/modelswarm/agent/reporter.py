@@ -171,7 +171,7 @@ class Reporter:
             raise problem
 
     def _status(self, node: NodeView) -> NodeCacheStatus:
-        return report.status_of(self._standings, self._capacity, self._agent, node.labels)
+        return report.status_of(self._standings, self._capacity, self._agent, node.labels, node.closed_by)
 
     async def _write_cache(self, node: NodeView) -> None:
         standings, status = self._standings, self._status(node)

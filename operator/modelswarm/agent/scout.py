@@ -1,7 +1,7 @@
-"""Watches what this node should hold: tasks, OME's models, the pods and the labels of this node, and nothing else.
+"""Watches what this node should hold: tasks, OME's models, this node's pods, its labels and taints, and nothing else.
 
-The API server selects: this node's pods by ``spec.nodeName``, this Node by name (of both only the metadata), tasks by
-engine. So an agent costs the cluster the same whether it has ten nodes or a thousand.
+The API server selects: this node's pods by ``spec.nodeName`` (only their metadata), this Node by name, tasks by engine.
+So an agent costs the cluster the same whether it has ten nodes or a thousand.
 """
 
 import asyncio
@@ -15,10 +15,12 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from modelswarm.agent.basemodel import OmeModel
+from modelswarm.agent.taints import NodeSpec, PodSpec, Toleration, closed_by
 from modelswarm.agent.wanted import Needs, Sight, decide, local_paths
 from modelswarm.api.labels import CONTENTS
 from modelswarm.api.meta import ApiModel, JsonObject
 from modelswarm.api.p2ptask import Engine, P2PTask
+from modelswarm.errors import KubeError
 from modelswarm.kube.informer import Informer, wait_synced
 from modelswarm.kube.key import Key
 from modelswarm.kube.kinds import BASEMODEL, CLUSTERBASEMODEL, NODE, P2PTASK, POD, Kind
@@ -43,15 +45,17 @@ class NodeView:
     name: str
     uid: str
     labels: Mapping[str, str] = field(default_factory=dict)
+    closed_by: str | None = None
+    """The taint for which no pod comes here at present; None: pods come."""
 
 
 Listener = Callable[[Needs, NodeView], None]
-"""Told when what this node should hold, or its labels, are others. Must not wait, and must not fail."""
+"""Told when what this node should hold, or the Node, is another. Must not wait, and must not fail."""
 
 
 class Scout:
     """``run`` it as a task. The first answer comes when everything was listed once, so that nothing looks unwanted only
-    because it was not seen yet."""
+    because it was not seen yet. ``pod``: the agent's own, whose tolerations say which tainted nodes hold models."""
 
     def __init__(
         self,
@@ -60,6 +64,7 @@ class Scout:
         node: str,
         namespace: str,
         root: Path,
+        pod: str = "",
         task_namespaces: Iterable[str] = (),
         on_change: Listener = lambda needs, node: None,
         settle_seconds: float = SETTLE_SECONDS,
@@ -73,6 +78,9 @@ class Scout:
         self._name = node
         self._namespace = namespace
         self._root = root
+        self._kube = kube
+        self._pod = pod
+        self._tolerations: tuple[Toleration, ...] | None = None
         self._on_change = on_change
         self._settle_seconds = settle_seconds
         self._local_seconds = local_seconds
@@ -80,9 +88,7 @@ class Scout:
         self._tasks: dict[Key, P2PTask] = {}
         self._models: dict[tuple[Kind, Key], OmeModel] = {}
         self._pods: dict[str, frozenset[str]] = {}
-        self._nodes = Informer(
-            kube, NODE, field_selector=f"metadata.name={node}", metadata_only=True, on_change=self._node_changed
-        )
+        self._nodes = Informer(kube, NODE, field_selector=f"metadata.name={node}", on_change=self._node_changed)
         pods = Informer(
             kube,
             POD,
@@ -121,6 +127,7 @@ class Scout:
             logger.warning("P2P: cannot begin before these can be listed: %s", ", ".join(missing))
         while True:
             self._dirty.clear()
+            await self._learn_tolerations()
             locals_ = await asyncio.to_thread(_existing, local_paths(self._models.values()))
             self._look(locals_)
             try:
@@ -154,16 +161,34 @@ class Scout:
         self.synced.set()
         self._on_change(needs, node)
 
+    async def _learn_tolerations(self) -> None:
+        """Those of our own pod, which stay as they are. Until they are known, unknown taints close nothing."""
+        if not self._pod or self._tolerations is not None:
+            return
+        own = f"metadata.name={self._pod},spec.nodeName={self._name}"
+        try:
+            found = await self._kube.list(POD, self._namespace, field_selector=own)
+        except KubeError as error:
+            logger.warning("P2P: cannot see which taints this agent tolerates: %s; trying again", error.message)
+            return
+        if found:
+            self._tolerations = PodSpec.model_validate(found[0].get("spec") or {}).tolerations
+        else:
+            self._pod = ""  # we are not a pod of this cluster
+
     def _view(self) -> NodeView | None:
-        obj = self._nodes.objects.get(Key("", self._name))
+        return self._view_of(self._nodes.objects.get(Key("", self._name)))
+
+    def _view_of(self, obj: JsonObject | None) -> NodeView | None:
         if obj is None:
             return None
-        meta = metadata(obj)
-        return NodeView(self._name, str(meta.get("uid") or ""), dict(meta.get("labels") or {}))
+        meta, spec = metadata(obj), NodeSpec.model_validate(obj.get("spec") or {})
+        closed = closed_by(spec, self._tolerations)
+        return NodeView(self._name, str(meta.get("uid") or ""), dict(meta.get("labels") or {}), closed)
 
     def _node_changed(self, key: Key, before: JsonObject | None, after: JsonObject | None) -> None:
         # The kubelet touches its Node every few minutes.
-        if before is None or after is None or metadata(before).get("labels") != metadata(after).get("labels"):
+        if self._view_of(before) != self._view_of(after):
             self._dirty.set()
 
     def _pod_changed(self, key: Key, before: JsonObject | None, after: JsonObject | None) -> None:

@@ -25,6 +25,7 @@ from modelswarm.agent.swarm import (
     make_metainfo,
     read_metainfo,
 )
+from modelswarm.agent.swarm.recheck import recheck
 from modelswarm.agent.troubles import Trouble, of_bad_file, of_silence
 from modelswarm.errors import BadMetainfo, DigestMismatch, PeerError, SwarmError
 
@@ -69,6 +70,10 @@ class Seeding:
     def hashes(self) -> frozenset[str]:
         """The model hashes that are seeded."""
         return frozenset(self._served)
+
+    async def has_seeded(self, content: str) -> bool:
+        """Whether this node has served the complete content before, perhaps in an earlier run."""
+        return await asyncio.to_thread(self._path(content).exists)
 
     async def metainfo(self, model_hash: str) -> bytes | None:
         path = self._served.get(model_hash)
@@ -125,7 +130,8 @@ class Seeding:
     async def fetch(self, filling: Filling, seeders: Mapping[str, bytes], seconds: float) -> Fetched:
         """Get what is missing from complete seeders. ``seconds``: of silence at the end, after which it is given up.
 
-        Cancelled, or given up, what came is kept and believed the next time: until then the store knows nothing of it.
+        Cancelled, given up, or killed, what came is kept and believed the next time, if it has its hash: until then the
+        store knows nothing of it.
         """
         whole, urls = await self._read_first(filling, seeders)
         if whole is None:
@@ -137,6 +143,9 @@ class Seeding:
             paths[path] = (await filling.partial(filling.key(path))).path
         resume = self._path(content).with_suffix(".resume")
         await asyncio.to_thread(resume.parent.mkdir, parents=True, exist_ok=True)
+        found = await asyncio.to_thread(recheck, whole, {path: paths[path] for path in missing}, resume)
+        if found:
+            log.info("P2P %s: %d pieces of it were on the disk", content[:16], found)
         self._waiting[content] = asyncio.get_running_loop().create_future()
         self._swarm.fetch_model(whole, paths, have=set(paths) - missing, peers=self._peers(), resume=resume)
         try:

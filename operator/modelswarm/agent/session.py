@@ -27,12 +27,14 @@ from modelswarm.agent.troubles import DAMAGED, SPACE_NEEDED, Trouble, of_error
 from modelswarm.agent.wanted import Wanted
 from modelswarm.api.nodecache import ModelState
 from modelswarm.content.manifest import Manifest
-from modelswarm.errors import ModelswarmError, StoreError
+from modelswarm.errors import KubeError, ModelswarmError, StoreError
 from modelswarm.kube.key import Key
 
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 60.0
 """Between attempts that fail, and between those that only a person can make succeed."""
+UNSETTLED_SECONDS = 10.0
+"""How often, about, a complete node looks at a Lease that may still name it as the coordinator."""
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +47,8 @@ class Session:
         self._parts = parts
         self._rng = rng or random.Random()
         self._conduct: Conduct | None = None
+        self._unsettled = False
+        """The Lease may still be ours, without the mark that nobody lacks anything."""
         self._account = Account(wanted, parts.store, parts.metrics, parts.signals)
         self._id, self._attempts = uuid.uuid4().hex[:8], itertools.count(1)
 
@@ -151,27 +155,31 @@ class Session:
             parts.hosting.manifests[content] = manifest
             await account.open(manifest)
             if parts.store.has(content):
-                account.say(ModelState.VERIFYING)
+                if not self.is_ready:
+                    account.say(ModelState.VERIFYING)
             else:
                 account.wait_for("the disk: what is there of it is looked for, and room for the rest")
             filling = await parts.store.begin(manifest, adopt_from=self.wanted.paths)
             async with filling, account.following(filling):
                 coordinated = await self._bring(filling, lease)
             # Held no longer: when space is needed, what no pod uses may go.
-            await self._serve(filling, make_now=coordinated)
+            await self._serve(filling, lease, make_now=coordinated)
         finally:
             await lease.release()
 
     async def _bring(self, filling: Filling, lease: ModelLease) -> bool:
         """Fetch what is missing and help the others; returns whether this node has coordinated."""
-        coordinated, account = False, self._account
+        coordinated, account, parts = False, self._account, self._parts
         account.begin()
-        if not filling.is_complete or lease.term is not None:
-            account.say(ModelState.FETCHING)
+        if filling.is_complete:
+            await self._complete(filling)
+        if not filling.is_complete or lease.term is not None or await self._is_unfinished(lease, filling.content):
+            if not filling.is_complete:
+                account.say(ModelState.FETCHING)
             conduct = self._conduct = account.attempt = Conduct(
                 filling,
                 lease,
-                self._parts,
+                parts,
                 self.wanted,
                 completed=self._complete,
                 pulse=account.look,
@@ -184,19 +192,38 @@ class Session:
                 await conduct.close()
                 account.close_attempt()
                 self._conduct = None
-        if not self.is_ready:
-            await self._complete(filling)
+            record = lease.record
+            self._unsettled = record is not None and record.holder == parts.address.node and not record.complete
+        await self._complete(filling)
         return coordinated
 
-    async def _serve(self, filling: Filling, *, make_now: bool) -> None:
+    async def _is_unfinished(self, lease: ModelLease, content: str) -> bool:
+        """What is complete here: whether others may need it, or a coordinator. Where that cannot be known, later.
+
+        Who has begun to seed it had no such duties any more, but perhaps for the mark on the Lease.
+        """
+        parts = self._parts
+        if not parts.settings.p2p_enabled or not (self._unsettled or not await parts.seeding.has_seeded(content)):
+            return False
+        try:
+            record = await lease.look()
+        except (KubeError, TimeoutError):
+            self._unsettled = True
+            return False
+        self._unsettled = record is not None and bool(record.holder) and not record.complete
+        return self._unsettled
+
+    async def _serve(self, filling: Filling, lease: ModelLease, *, make_now: bool) -> None:
         """Seed it for as long as it is here; then, if it was evicted, wait until there is a reason to bring it back."""
         parts, account, content = self._parts, self._account, filling.content
         try:
             if parts.settings.p2p_enabled:
                 await parts.seeding.seed(filling, self.wanted.model_hash, make_now=make_now)
-            await self._while_here(content)
+            await self._while_here(content, lease)
         finally:
             parts.seeding.stop(content, self.wanted.model_hash)
+        if parts.store.has(content):
+            return
         if parts.store.knows(content):
             account.lose(ModelState.WAITING, DAMAGED, "files have changed on the disk; fetching them again")
             return
@@ -205,11 +232,16 @@ class Session:
             lambda: bool(self.wanted.pods) or self.wanted.pin or parts.signals.has_room(filling.manifest.bytes)
         )
 
-    async def _while_here(self, content: str) -> None:
+    async def _while_here(self, content: str, lease: ModelLease) -> None:
+        """Until it is not, or there is something to settle about the Lease."""
         loop = asyncio.get_running_loop()
-        tried = loop.time()
+        tried = looked = loop.time()
         while self._parts.store.has(content):
             await asyncio.sleep(TELL_SECONDS)
+            if self._unsettled and loop.time() - looked > UNSETTLED_SECONDS * self._rng.uniform(0.5, 1.0):
+                looked = loop.time()
+                if await self._is_unfinished(lease, content):
+                    return
             if self._account.reason is not None and self.wanted.paths and loop.time() - tried > LONGEST_PAUSE:
                 tried = loop.time()
                 await self.place()
@@ -219,7 +251,9 @@ class Session:
             await asyncio.sleep(TELL_SECONDS)
 
     async def _complete(self, filling: Filling) -> None:
-        """Everything is here and verified: say so on disk, then to the cluster."""
+        """Everything is here and verified: say so on disk, then to the cluster. Again, nothing happens."""
+        if self.is_ready:
+            return
         self._account.say(ModelState.VERIFYING)
         await filling.complete()
         await self._account.complete(filling)

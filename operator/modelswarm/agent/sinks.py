@@ -4,14 +4,12 @@ import asyncio
 import errno
 import hashlib
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 from modelswarm.agent.store.partial import Partial
 from modelswarm.agent.store.threads import Threads
 from modelswarm.content.manifest import ManifestFile
 from modelswarm.errors import ContentReason
 from modelswarm.loader.digests import SLICE, hash_range
-from modelswarm.loader.leg import Sink
 from modelswarm.loader.outcome import Transient
 
 BATCH = 1 << 20
@@ -24,17 +22,7 @@ OnPiece = Callable[[int, bytes], None]
 """Called with a piece's index in the file and its SHA-1."""
 
 
-class _Streamed(Sink):
-    """What only a leg asks for whose program writes the file by itself; no leg to an origin does."""
-
-    def growing(self, path: Path) -> None:
-        raise NotImplementedError
-
-    async def filled(self) -> None:
-        raise NotImplementedError
-
-
-class RangeSink(_Streamed):
+class RangeSink:
     """A range of a partial, filled from its start: batches are written and hashed in a thread while the next arrive."""
 
     def __init__(
@@ -61,10 +49,6 @@ class RangeSink(_Streamed):
         self._gathered: list[bytes | memoryview] = []
         self._count = 0
         self._writing: tuple[asyncio.Task[None], int] | None = None
-
-    @property
-    def path(self) -> Path:
-        return self._partial.path
 
     @property
     def hashes(self) -> bytes:
@@ -160,17 +144,13 @@ class RangeSink(_Streamed):
         self._reported = len(self._hashes)
 
 
-class MemorySink(_Streamed):
+class MemorySink:
     """A whole small file in memory."""
 
     def __init__(self, file: ManifestFile, received: Received) -> None:
         self.data = bytearray()
         self._size = file.size
         self._received = received
-
-    @property
-    def path(self) -> Path:
-        raise NotImplementedError("it is in memory")
 
     @property
     def done(self) -> int:

@@ -66,7 +66,7 @@ class Stock:
 
     async def covers(self, segment: Segment) -> bool:
         """Whether all bytes of a range are on disk, whoever has brought them."""
-        return (await self.partial(segment.file)).covers(segment.offset, segment.length)
+        return self.is_placed(segment.file) or (await self.partial(segment.file)).covers(segment.offset, segment.length)
 
     def progress(self, number: int) -> int:
         """Bytes of a segment that are here, from its beginning."""

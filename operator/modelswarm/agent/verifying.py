@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 
 from modelswarm.agent.errands import Errands
 from modelswarm.agent.exchange import Exchange, Replaced
@@ -66,14 +66,14 @@ class Verifying:
             elif stock.files[number].size and not stock.is_small(number):
                 self._errands.start("ahead", number, lambda number=number: stock.hash_ahead(number))  # type: ignore[misc]
                 if stock.holdings.is_filled(number) and number not in self.bad:
-                    self._errands.start("verify", number, lambda number=number: self._verify(number))  # type: ignore[misc]
+                    # One that runs may have found a range missing that is here by now.
+                    self._errands.start("verify", number, lambda number=number: self._verify(number), again=True)  # type: ignore[misc]
 
-    async def replaced(self, replaced: Sequence[Replaced]) -> None:
-        """Other bytes hold for these segments now: what is here of them goes."""
+    def replaced(self, replaced: Iterable[Replaced]) -> None:
+        """Other bytes hold for these segments now: whose word was it before?"""
         for each in replaced:
             path = self._stock.files[each.segment.file].path
             self._suspects.setdefault(each.publisher, {})[path] = None
-            await self._stock.drop(each.segment)
 
     def shun(self, nodes: Iterable[str]) -> None:
         """Nodes that have published wrong bytes, as the coordinator found out."""
@@ -104,6 +104,7 @@ class Verifying:
                 except ValueError:
                     # Ranges were dropped meanwhile; if they are here again, once more.
                     if losses == stock.losses(number):
+                        await self._mend(number)
                         return
                 except DigestMismatch as error:
                     if losses == stock.losses(number):
@@ -112,6 +113,15 @@ class Verifying:
                     stock.note([number])
                     self._settle(number)
         self._changed()
+
+    async def _mend(self, number: int) -> None:
+        """What was counted as here and is not on the disk is fetched."""
+        stock = self._stock
+        here = [each for each in stock.holdings.segments_of(number) if stock.holdings.has(each.index)]
+        lacking = [each for each in here if not await stock.covers(each)]
+        if lacking:
+            log.info("P2P %s: %s lacks %d of its segments", self._label, stock.files[number].path, len(lacking))
+            await self._exchange.refetch(lacking)
 
     def _settle(self, number: int) -> None:
         self._stock.holdings.verify(number)

@@ -25,7 +25,7 @@ from modelswarm.api.openmodel import HubName
 from modelswarm.api.p2ptask import Engine, P2PTask, Placement
 from modelswarm.content.source import HubSource, Source, StoreSource, parse_source
 from modelswarm.errors import InvalidReference
-from modelswarm.placement import matches
+from modelswarm.placement import Place, lets_in
 
 
 class ScoutReason(StrEnum):
@@ -250,7 +250,7 @@ def _tasks(tasks: Sequence[P2PTask]) -> list[P2PTask]:
 def _is_placed(task: P2PTask, sight: Sight) -> bool:
     placement = task.spec.placement or Placement()
     if placement.copies == "All":
-        return matches(placement.node_selector, sight.labels)
+        return lets_in(Place(sight.labels), placement.node_selector, placement.copies)
     return sight.node in task.status.nodes
 
 

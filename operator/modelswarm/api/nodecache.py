@@ -11,6 +11,8 @@ from modelswarm.api.meta import ApiModel, Resource, Time
 MOST_MODELS = 1000
 """With every text at its longest, so many entries and their field ownership stay below what etcd takes (1.5 MiB)."""
 LONGEST_MESSAGE = 256
+LONGEST_TAINT = 317
+"""A DNS name of 253 characters, a slash, and 63 more."""
 
 ContentKey = Annotated[str, Bounds(max_length=71, pattern="^(sha256|model):[0-9a-f]{64}$")]
 
@@ -92,6 +94,9 @@ class NodeCacheStatus(ApiModel):
     """Where the node's agent is reached by the others."""
     labels: dict[str, str] = Field(default_factory=dict)
     """The Node's labels, by which the placement of tasks chooses."""
+    closed_by: Annotated[str, Bounds(max_length=LONGEST_TAINT)] | None = None
+    """Key of the taint for which no pod comes to the node at present (node.kubernetes.io/unschedulable: it is
+    cordoned). Tasks with a number of copies give it nothing new; what it has begun it keeps, and that counts."""
     models: Annotated[tuple[CachedModel, ...], ListMap("content"), Bounds(max_items=MOST_MODELS)] = ()
     """The models that are on the node or should be, at most 1,000 of them."""
     capacity_bytes: int = 0
@@ -121,6 +126,7 @@ class NodeCache(Resource):
         AGE,
         Column("Metainfo", ".status.agent.metainfoURL", priority=1),
         Column("Version", ".status.agent.version", priority=1),
+        Column("Closed By", ".status.closedBy", priority=1),
     )
 
     status: NodeCacheStatus = NodeCacheStatus()

@@ -99,7 +99,7 @@ class PlaygroundController:
                 f"BackendRuntime {playground.backend_name} does not exist; create it, or name another one in "
                 "spec.backendRuntimeConfig.backendName",
             )
-        operator = self._operator_part()
+        operator = self._operator_part(playground.metadata.namespace)
         try:
             # A render without pins first: a Playground that cannot be rendered must not start any distribution.
             names = images(playground, runtime, models, operator)
@@ -110,7 +110,7 @@ class PlaygroundController:
         image_waits = [await self._image_wait(playground, name) for name in names]
         waits = tuple(wait for wait in chain(model_waits, image_waits) if wait is not None)
         tasks = [wait.task if wait is not None else None for wait in model_waits]
-        pinned = [pinned_model(playground, task, self._world.settings.agent_root) for task in tasks]
+        pinned = [pinned_model(playground, task, self._agent_root(playground.metadata.namespace)) for task in tasks]
         return Plan(
             workload=render_workload(playground, runtime, models, operator, pinned),
             waits=waits,
@@ -179,14 +179,19 @@ class PlaygroundController:
             )
         return found
 
-    def _operator_part(self) -> OperatorPart:
+    def _agent_root(self, namespace: str) -> str | None:
+        settings = self._world.settings
+        return settings.agent_root if not settings.is_hostpath_free(namespace) else None
+
+    def _operator_part(self, namespace: str) -> OperatorPart:
         config, settings = self._world.cluster.config, self._world.settings
         dragonfly = settings.dragonfly() if settings.distribution else None
+        has_socket = dragonfly is not None and not settings.is_hostpath_free(namespace)
         return OperatorPart(
             loader_image=config.loader_image or settings.loader_image,
             scheduler_name=config.scheduler_name,
             progress_deadline_seconds=max(7200, int(2 * settings.gate_timeout_seconds)),
-            dragonfly_socket=DFDAEMON_SOCKET if dragonfly is not None else None,
+            dragonfly_socket=DFDAEMON_SOCKET if has_socket else None,
             dragonfly_tag=dragonfly.tag if dragonfly is not None else "",
             dragonfly_application=dragonfly.application if dragonfly is not None else "",
             dragonfly_allow_gated=dragonfly is not None and dragonfly.allow_gated,

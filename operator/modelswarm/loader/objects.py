@@ -10,7 +10,7 @@ from obstore.store import ObjectStore as Store
 
 from modelswarm.content.manifest import ManifestFile
 from modelswarm.errors import ContentReason, LoadError
-from modelswarm.loader.leg import Sink
+from modelswarm.loader.leg import Stream
 from modelswarm.loader.outcome import Reason, Transient
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class ObjectStore:
     def serves(self, file: ManifestFile) -> bool:
         return True
 
-    async def fetch(self, file: ManifestFile, sink: Sink, start: int, end: int) -> None:
+    async def fetch(self, file: ManifestFile, sink: Stream, start: int, end: int) -> None:
         with self._reasons(file):
             async with asyncio.timeout(self._stall):
                 options: GetOptions = {"range": (start, end)}

@@ -15,7 +15,7 @@ from modelswarm.content.fetch import retry_after
 from modelswarm.content.manifest import ManifestFile
 from modelswarm.errors import ContentReason, LoadError
 from modelswarm.loader.gate import Gate
-from modelswarm.loader.leg import Sink
+from modelswarm.loader.leg import Stream
 from modelswarm.loader.outcome import Reason, Transient
 
 _MOST_REDIRECTS = 6
@@ -41,7 +41,7 @@ class OriginHTTP:
     def serves(self, file: ManifestFile) -> bool:
         return True
 
-    async def fetch(self, file: ManifestFile, sink: Sink, start: int, end: int) -> None:
+    async def fetch(self, file: ManifestFile, sink: Stream, start: int, end: int) -> None:
         hub = httpx.URL(self._url_of(file.path))
         url = self._locations.get(file.path, hub)
         try:
@@ -77,7 +77,7 @@ class OriginHTTP:
         return self._http.build_request("GET", url, headers=headers)
 
     async def _receive(
-        self, response: httpx.Response, file: ManifestFile, sink: Sink, start: int, *, at_hub: bool
+        self, response: httpx.Response, file: ManifestFile, sink: Stream, start: int, *, at_hub: bool
     ) -> None:
         try:
             whole = sends_whole(response.status_code, response.headers, file, start)

@@ -16,7 +16,7 @@ import typer
 
 from modelswarm.errors import ModelswarmError
 from modelswarm.kube.contexts import default_namespace
-from modelswarm.kube.kinds import NODECACHE, P2PTASK, PLAYGROUND, Kind
+from modelswarm.kube.kinds import NODECACHE, OPENMODEL, P2PTASK, PLAYGROUND, Kind
 from modelswarm.kube.objects import key_of
 from modelswarm.plugin.cluster import connect
 
@@ -25,7 +25,7 @@ SECONDS = 2.0
 NO_FILES = 4
 """Cobra's directive: do not offer files instead."""
 
-_KINDS = {"playground": PLAYGROUND, "p2ptask": P2PTASK, "node": NODECACHE}
+_KINDS = {"playground": PLAYGROUND, "p2ptask": P2PTASK, "openmodel": OPENMODEL, "node": NODECACHE}
 
 
 def complete_playground(ctx: typer.Context, incomplete: str) -> list[str]:

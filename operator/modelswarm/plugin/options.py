@@ -27,7 +27,10 @@ Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Namesp
 Output = Annotated[Format, typer.Option("--output", "-o", help="Form of the output.")]
 Playground = Annotated[str, typer.Argument(metavar="playground/NAME", autocompletion=complete_playground)]
 Object = Annotated[
-    str, typer.Argument(metavar="playground/NAME | p2ptask/NAME | node/NAME", autocompletion=complete_object)
+    str,
+    typer.Argument(
+        metavar="playground/NAME | p2ptask/NAME | openmodel/NAME | node/NAME", autocompletion=complete_object
+    ),
 ]
 Task = Annotated[str, typer.Argument(metavar="p2ptask/NAME", autocompletion=complete_task)]
 Switchable = Annotated[

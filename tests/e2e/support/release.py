@@ -8,12 +8,15 @@ from pathlib import Path
 
 from dev.cluster.cluster import Cluster
 from dev.helm import CHART, helm, setting
+from modelswarm import __version__
 from tests.integration.support import eventually, kubectl_json
 
 NAME = "modelswarm"
 NAMESPACE = "llmaz-system"
 OPERATOR = "deployment/modelswarm-operator"
 AGENTS = "daemonset/ome-model-agent"
+TAG = f"v{__version__}"
+"""Of the images that are built from this tree."""
 _ROLLOUT = "--timeout=180s"
 
 
@@ -29,6 +32,8 @@ class Release:
     values: dict[str, str | int | bool] = field(default_factory=dict)
     restarts: list[datetime] = field(default_factory=list)
     """When the API server was restarted."""
+    since: datetime = field(default_factory=lambda: datetime.now(UTC))
+    """Before it others may have been installed, with other rights."""
 
     def helm(self, verb: str, *arguments: str | Path) -> str:
         words = (verb, NAME, *arguments, "--namespace", NAMESPACE)

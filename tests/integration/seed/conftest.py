@@ -126,6 +126,14 @@ def files_in(directory: Path) -> dict[str, str]:
     }
 
 
+def has_files(directory: Path, wanted: Mapping[str, str]) -> bool:
+    """Whether it has just these at the moment. It may come and go while it is looked at."""
+    try:
+        return files_in(directory) == wanted
+    except FileNotFoundError:
+        return False
+
+
 def metainfo(agent: Agent, route: str, **rest: Any) -> httpx.Response:
     """As curl asks."""
     return HTTP.get(f"http://{agent.host}:{METAINFO_PORT}{route}", **rest)

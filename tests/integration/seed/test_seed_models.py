@@ -1,17 +1,19 @@
 """What becomes of BaseModels on the nodes: paths, removal, branches that move, schemes that nobody fetches."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dev.agents import Agent, AgentFleet
-from dev.hub import Kind, Slow
+from dev.hub import Kind, Slow, make_model
 from tests.integration.seed.conftest import (
     MODEL_DIR,
     Seed,
     digests,
     files_in,
+    has_files,
     metainfo,
     model_hash,
     size,
@@ -87,7 +89,7 @@ def test_made_again_it_is_of_the_branch_as_it_is_then(seed: Seed, agents: list[A
         gone(seed, agents, label, "clusterbasemodel.m", "m")
         eventually(lambda: seed.lease(repository) is None, 10, 0.1)
     seed.create("m", uri, path=path)
-    eventually(lambda: all(files_in(agent.store / "m") == now for agent in agents), 60, 0.2)
+    eventually(lambda: all(has_files(agent.store / "m", now) for agent in agents), 60, 0.2)
     seed.ready(label, *agents)
     lease = eventually(lambda: seed.lease(repository), 10)
     assert lease["metadata"]["annotations"]["modelswarm.io/commit"] == repository.head
@@ -121,9 +123,11 @@ def test_a_second_model_of_the_branch_keeps_its_commit_when_the_first_one_goes(
         seed.cluster.kubectl("label", "node", n3.node, "zone-")
 
 
-def test_what_a_models_files_say_of_it_is_told_to_ome(seed: Seed, agents: list[Agent]) -> None:
+def test_what_a_models_files_say_of_it_is_told_to_ome(seed: Seed, agents: list[Agent], tmp_path: Path) -> None:
     config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "max_position_embeddings": 8192}
-    repository = seed.repository(**{"config.json": json.dumps(config).encode()})
+    made = make_model(tmp_path / "made", shards=3, shard_bytes=4_000_000, seed=41)
+    files = {path.name: path.read_bytes() for path in made.iterdir() if path.suffix == ".safetensors"}
+    repository = seed.repository(**files, **{"config.json": json.dumps(config).encode()})
     seed.create("m", f"hf://{repository.id}", path=f"{MODEL_DIR}/m")
     hidden = base_model("hidden", f"hf://{repository.id}", path=f"{MODEL_DIR}/hidden")
     hidden["metadata"]["annotations"] = {"ome.oracle.com/skip-config-parsing": "true"}
@@ -137,6 +141,8 @@ def test_what_a_models_files_say_of_it_is_told_to_ome(seed: Seed, agents: list[A
             "modelArchitecture": "LlamaForCausalLM",
             "modelFramework": {"name": "transformers"},
             "modelFormat": {"name": "safetensors", "version": "1.0.0"},
+            "modelParameterSize": "6M",
+            "modelCapabilities": ["TEXT_TO_TEXT"],
             "maxTokens": 8192,
         }
         assert "config" not in found["clusterbasemodel.hidden"]

@@ -7,6 +7,7 @@ import socket
 from dev.agents import HTTP_PORT, METAINFO_PORT, TORRENT_PORT, AgentFleet
 from dev.hub import Kind, Slow
 from tests.integration.seed.conftest import (
+    HTTP,
     MODEL_DIR,
     Seed,
     digests,
@@ -156,8 +157,30 @@ def test_the_ports_are_open_and_the_probes_answer(seed: Seed, fleet: AgentFleet)
     for port in (TORRENT_PORT, METAINFO_PORT, HTTP_PORT):
         with socket.create_connection((agent.host, port), timeout=5):
             pass
-    assert agent.ready
+    for probe in ("/healthz", "/livez", "/readyz"):
+        assert HTTP.get(f"{agent.url}{probe}").status_code == 200
     assert "ome_p2p_seeding_torrents" in agent.metrics()
+
+
+def test_a_node_that_is_cordoned_keeps_its_models_and_says_that_it_takes_no_pods(seed: Seed, fleet: AgentFleet) -> None:
+    repository = seed.repository()
+    try:
+        seed.cluster.kubectl("cordon", "n1")
+        eventually(lambda: closed_by(seed, "n1") == "node.kubernetes.io/unschedulable", 20, 0.1)
+        seed.create("m", f"hf://{repository.id}", path=f"{MODEL_DIR}/m")
+        # OME's selector and affinity say where BaseModels go, and nothing else does.
+        seed.ready(LABEL.format("m"), *fleet.agents.values())
+        seed.cluster.kubectl("taint", "node", "n2", "maintenance=now:NoSchedule")
+        eventually(lambda: closed_by(seed, "n2") == "maintenance", 20, 0.1)
+    finally:
+        seed.cluster.kubectl("uncordon", "n1")
+        seed.cluster.kubectl("taint", "node", "n2", "maintenance-", check=False)
+    eventually(lambda: [closed_by(seed, node) for node in fleet.agents] == [None] * len(fleet.agents), 20, 0.1)
+
+
+def closed_by(seed: Seed, node: str) -> str | None:
+    found = seed.api.get("NodeCache", node)["status"].get("closedBy")
+    return str(found) if found is not None else None
 
 
 def test_grep_p2p_tells_the_story(seed: Seed, fleet: AgentFleet) -> None:

@@ -9,6 +9,7 @@ from dev.agents import METAINFO_PORT, TORRENT_PORT
 from dev.controlplane import ControlPlane
 from dev.hub import HubThread, Kind, Slow
 from tests.integration.seed.conftest import (
+    HTTP,
     MODEL_DIR,
     MakeFleet,
     Seed,
@@ -71,6 +72,36 @@ def test_with_a_secret_only_its_holders_are_told(seed: Seed, make_fleet: MakeFle
     assert metainfo(agent, "/health").status_code == 200
     for route in ("/stats", "/models", f"/metainfo/{model_hash(repository)}"):
         assert metainfo(agent, route).status_code == 401
+
+
+def test_other_ports_rates_and_encryption(seed: Seed, make_fleet: MakeFleet) -> None:
+    """The rows of the README's table that its manifest leaves at their defaults."""
+    torrent, metainfo_port = 7881, 9081
+    fleet = make_fleet(
+        "n1",
+        "n2",
+        P2P_TORRENT_PORT=str(torrent),
+        P2P_METAINFO_PORT=str(metainfo_port),
+        P2P_MAX_DOWNLOAD_RATE="104857600",
+        P2P_MAX_UPLOAD_RATE="104857600",
+        P2P_ENCRYPTION_ENABLED="true",
+        P2P_ENCRYPTION_REQUIRED="true",
+    )
+    repository = seed.repository()
+    seed.create("m", f"hf://{repository.id}", path=f"{MODEL_DIR}/m")
+    seed.ready(LABEL.format("m"), *fleet.agents.values())
+    assert seed.sent() == size(repository)
+    for agent in fleet.agents.values():
+        assert files_in(agent.store / "m") == digests(repository)
+        assert HTTP.get(f"http://{agent.host}:{metainfo_port}/health").text == "ok"
+        told = seed.api.get("NodeCache", agent.node)["status"]["agent"]
+        assert told["torrentAddress"] == f"{agent.host}:{torrent}"
+        assert told["metainfoURL"] == f"http://{agent.host}:{metainfo_port}"
+        with socket.create_connection((agent.host, torrent), timeout=5):
+            pass
+        for port in (TORRENT_PORT, METAINFO_PORT):
+            with pytest.raises(OSError, match="refused"), socket.create_connection((agent.host, port), timeout=5):
+                pass
 
 
 def test_without_p2p_every_node_downloads_by_itself(seed: Seed, make_fleet: MakeFleet) -> None:

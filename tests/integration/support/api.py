@@ -29,6 +29,7 @@ _KINDS: dict[str, tuple[str, str, bool]] = {
     "NodeCache": ("/apis/llmaz.io/v1alpha1", "nodecaches", False),
     "BaseModel": ("/apis/ome.io/v1beta1", "basemodels", True),
     "ClusterBaseModel": ("/apis/ome.io/v1beta1", "clusterbasemodels", False),
+    "EndpointSlice": ("/apis/discovery.k8s.io/v1", "endpointslices", True),
     "Lease": ("/apis/coordination.k8s.io/v1", "leases", True),
 }
 
@@ -94,12 +95,13 @@ class Api:
         metadata = obj["metadata"]
         return self._send("POST", self.path(obj["kind"], "", metadata.get("namespace")), json=obj, params=_ADMIN)
 
-    def apply(self, obj: Manifest) -> Manifest:
+    def apply(self, obj: Manifest, *, subresource: str = "") -> Manifest:
         """Server-side apply as the user: what the object no longer says is removed, and nobody else's field."""
         metadata = obj["metadata"]
+        path = self.path(obj["kind"], metadata["name"], metadata.get("namespace"))
         return self._send(
             "PATCH",
-            self.path(obj["kind"], metadata["name"], metadata.get("namespace")),
+            path + (f"/{subresource}" if subresource else ""),
             json=obj,
             params={**_ADMIN, "force": "true"},
             headers={"Content-Type": "application/apply-patch+yaml"},

@@ -1,11 +1,17 @@
 """Agents that are played by a test, which writes what they would report: for tests of the operator alone."""
 
+import contextlib
 import json
+from collections.abc import Iterator
 
 from dev.controlplane import ControlPlane
-from tests.integration.support.api import Manifest
+from dev.installation import ROOT, OperatorProcess
+from tests.integration.support.api import Api, Manifest
+from tests.integration.support.operators import Operators
 
 NAMESPACE = "ome"
+RIGHTS = ROOT / "config" / "operator" / "rbac-agents.yaml"
+"""What the operator may do with agents."""
 
 
 def make_namespace(cluster: ControlPlane) -> None:
@@ -13,14 +19,24 @@ def make_namespace(cluster: ControlPlane) -> None:
     cluster.apply(json.dumps({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}))
 
 
+@contextlib.contextmanager
+def operator_with_agents(cluster: ControlPlane, operators: Operators, *flags: str) -> Iterator[OperatorProcess]:
+    """In place of the shared operator one that gives work to agents, with these further flags."""
+    make_namespace(cluster)
+    cluster.apply(RIGHTS)
+    with operators.replaced("--agent-root=/mnt/models", *flags) as operator:
+        yield operator
+
+
 class PlayedAgents:
     """Nodes with agents, as the API server sees them: their NodeCaches, and the endpoints of their Service."""
 
-    def __init__(self, cluster: ControlPlane) -> None:
-        self._cluster = cluster
+    def __init__(self, api: Api) -> None:
+        self._api = api
         self._models: dict[str, list[Manifest]] = {}
         self._labels: dict[str, dict[str, str]] = {}
         self._free: dict[str, int] = {}
+        self._closed: dict[str, str] = {}
 
     def add(self, *names: str, **labels: str) -> None:
         for name in names:
@@ -34,7 +50,7 @@ class PlayedAgents:
             {"addresses": [f"10.0.0.{number}"], "nodeName": name, "conditions": {"ready": name in names}}
             for number, name in enumerate(self._models, 1)
         ]
-        self._apply(
+        self._api.apply(
             {
                 "apiVersion": "discovery.k8s.io/v1",
                 "kind": "EndpointSlice",
@@ -54,6 +70,11 @@ class PlayedAgents:
         self._free[name] = free
         self.report(name)
 
+    def close(self, name: str, taint: str | None) -> None:
+        """No pod comes to the node, for this taint; None: pods come again."""
+        self._closed = {**self._closed, name: taint} if taint else {k: v for k, v in self._closed.items() if k != name}
+        self.report(name)
+
     def report(self, name: str, content: str | None = None, **entry: object) -> None:
         if content is not None:
             self._models[name] = [{"content": content, "name": "org/model", **entry}]
@@ -62,15 +83,12 @@ class PlayedAgents:
             "kind": "NodeCache",
             "metadata": {"name": name},
         }
-        self._apply(cache)
+        self._api.apply(cache)
         status = {"labels": self._labels[name], "models": self._models[name], "freeBytes": self._free.get(name, 0)}
-        self._apply({**cache, "status": status}, "status")
+        status |= {"closedBy": self._closed[name]} if name in self._closed else {}
+        self._api.apply({**cache, "status": status}, subresource="status")
 
     def clean(self) -> None:
-        self._cluster.kubectl("delete", "nodecaches", "--all", "--wait=false")
-        self._cluster.kubectl("delete", "endpointslices", "--all", "-n", NAMESPACE, "--wait=false")
-
-    def _apply(self, obj: Manifest, subresource: str = "") -> None:
-        flags = [f"--subresource={subresource}"] if subresource else []
-        command = ("apply", "--server-side", "--force-conflicts", *flags, "-f", "-")
-        self._cluster.kubectl(*command, input=json.dumps(obj))
+        for kind, namespace in (("NodeCache", None), ("EndpointSlice", NAMESPACE)):
+            for obj in self._api.all(kind, namespace):
+                self._api.delete(kind, obj["metadata"]["name"], namespace)

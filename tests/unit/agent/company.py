@@ -8,9 +8,8 @@ minutes of a test take no time, and the same seed gives the same order of events
 
 import asyncio
 import contextlib
-import json
 import random
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,7 +36,6 @@ from modelswarm.agent.sharing import Sharing
 from modelswarm.agent.signals import Signals
 from modelswarm.agent.standing import Standing
 from modelswarm.agent.store import Store, StoreSettings
-from modelswarm.agent.swarm import Counters, ModelDone, ModelStalled, Peer, SwarmSettings, Whole, WindowStalled
 from modelswarm.agent.swarm import Swarm as RealSwarm
 from modelswarm.agent.wanted import Claim, ManifestRef, Needs, Wanted
 from modelswarm.api.nodecache import ModelState
@@ -48,14 +46,12 @@ from modelswarm.content.source import HubSource
 from modelswarm.errors import NotCoordinator, PeerUnavailable, Unavailable
 from modelswarm.kube.key import Key
 from modelswarm.kube.kinds import CONFIGMAP, LEASE
-from tests.unit.agent.fleet import Air, Leg, Origin, Swarm
+from tests.unit.agent.company_swarm import CompanySwarm
+from tests.unit.agent.fleet import Air, Leg, Origin
 from tests.unit.kube.fake import FakeServer
 
 NAMESPACE = "ome"
 PORT = 8081
-STALL_SECONDS = 15.0
-STEP = 0.1
-"""Seconds that a file of a whole model takes from node to node."""
 PATIENCE = 900.0
 """Of the loop's time, until which whatever a test waits for must have happened."""
 
@@ -97,91 +93,6 @@ def wanted_of(manifest: Manifest, *, path: Path | None = None, suspended: bool =
     )
 
 
-@dataclass(slots=True)
-class _Model:
-    whole: Whole
-    paths: Mapping[str, Path]
-    have: set[str]
-    resume: Path | None
-    told: bool
-    moved_at: float
-
-
-class CompanySwarm(Swarm):
-    """One node's: windows as in ``fleet``, and whole models, file by file. Stalls are told."""
-
-    def __init__(self, company: "Company", node: "Agent") -> None:
-        super().__init__(company.air, node.name)
-        self.settings = SwarmSettings(node.name, stall_seconds=STALL_SECONDS, secret=b"x" * 16)
-        self.counters = Counters()
-        self.models: dict[str, _Model] = {}
-        self.moved = 0
-        """Bytes of whole models that came."""
-        self._company = company
-        self._node = node
-
-    def seed_model(self, whole: Whole, paths: Mapping[str, Path], *, peers: Collection[Peer] = ()) -> None:
-        self.models.setdefault(whole.content_id, _Model(whole, paths, set(paths), None, True, 0.0))
-
-    def fetch_model(
-        self,
-        whole: Whole,
-        paths: Mapping[str, Path],
-        *,
-        have: Collection[str],
-        peers: Collection[Peer],
-        resume: Path | None = None,
-    ) -> None:
-        earlier = json.loads(resume.read_text()) if resume is not None and resume.exists() else []
-        now = asyncio.get_running_loop().time()
-        self.models[whole.content_id] = _Model(whole, paths, {*have, *earlier}, resume, False, now)
-
-    async def save(self) -> None:
-        for model in self.models.values():
-            if model.resume is not None:
-                model.resume.write_text(json.dumps(sorted(model.have)))
-
-    def drop(self, torrent: str) -> None:
-        super().drop(torrent)
-        self.models.pop(torrent, None)
-
-    async def run(self) -> None:
-        """Bring whole models, and notice what stands still."""
-        stalled: dict[str, float] = {}
-        while True:
-            await asyncio.sleep(STEP)
-            now = asyncio.get_running_loop().time()
-            for content, model in list(self.models.items()):
-                if not model.told:
-                    self._bring(content, model, now)
-            wanted = {identity for identity, entry in self.entries.items() if not entry.told}
-            stalled = {identity: stalled.get(identity, now) for identity in wanted}
-            for identity in [each for each, since in stalled.items() if now - since >= STALL_SECONDS]:
-                stalled[identity] = now
-                missing = set(self.entries[identity].window.piece_numbers()) - self.entries[identity].have
-                self.report(WindowStalled(identity, 1, tuple(sorted(missing))))
-
-    def _bring(self, content: str, model: _Model, now: float) -> None:
-        for path in sorted(model.paths.keys() - model.have):
-            source = self._company.seeder_of(content, path, self._node)
-            if source is None:
-                continue
-            data = source.read_bytes()
-            with model.paths[path].open("r+b") as file:
-                file.write(data)
-            model.have.add(path)
-            model.moved_at = now
-            self.moved += len(data)
-            self.counters.add(content, uploaded=0, downloaded=len(data))
-            return
-        if model.have >= model.paths.keys():
-            model.told = True
-            self.report(ModelDone(content))
-        elif now - model.moved_at >= STALL_SECONDS:
-            model.moved_at = now
-            self.report(ModelStalled(content, 0))
-
-
 class Wire:
     """What one node asks the others (``MetainfoClient``)."""
 
@@ -216,7 +127,7 @@ class Wire:
 
     async def blobs(self, url: str, keys: Sequence[str]) -> dict[str, bytes]:
         found: dict[str, bytes] = {}
-        if self._company.at(url).gives_no_blobs:
+        if self._company.reaches(self._own, url) and self._company.at(url).gives_no_blobs:
             raise PeerUnavailable("no answer", url=url)
         for key in keys:
             path = await self._ask(url, lambda other, key=key: other.parts.hosting.blob(key))  # type: ignore[misc]
@@ -227,6 +138,7 @@ class Wire:
     async def _ask(self, url: str, ask: Callable[["Agent"], Any]) -> Any:
         await asyncio.sleep(0.001)
         if not self._company.reaches(self._own, url):
+            await asyncio.sleep(self._company.silence)
             raise PeerUnavailable("no answer", url=url)
         other = self._company.at(url)
         asking = asyncio.ensure_future(ask(other))
@@ -307,7 +219,7 @@ class Agent:
         store.threads._executor = Inline()
         await self._stack.enter_async_context(store)
         kube = company.server.client(self._interrupt)
-        self.swarm = CompanySwarm(company, self)
+        self.swarm = CompanySwarm(company.air, self.name, lambda content, path: company.seeder_of(content, path, self))
         self._stack.callback(company.air.swarms.remove, self.swarm)
         swarm, wire = cast(RealSwarm, self.swarm), cast(MetainfoClient, Wire(company, self))
         signals = Signals(settings.low_watermark)
@@ -354,6 +266,10 @@ class Agent:
     def _tell(self) -> None:
         self.residents.want(self.needs, NodeView(self.name, f"uid-{self.name}"))
 
+    def move(self, host: str) -> None:
+        """While it is dead: it comes back at another address, as a pod does."""
+        self.host, self.url = host, f"http://{host}:{PORT}"
+
     async def kill(self) -> None:
         """As the kernel does it: from one moment to the next it is not heard of any more."""
         self.died.set()
@@ -386,6 +302,10 @@ class Company:
         self.agents: dict[str, Agent] = {}
         self.reports: list[Report] = []
         self.api_is_away = False
+        self.silence = 0.0
+        """Seconds until it is noticed that nobody is at an address."""
+        self.ghosts: list[str] = []
+        """Addresses in DNS where nobody is."""
         self.seed = seed
 
     def add(self, *names: str) -> list[Agent]:
@@ -409,12 +329,14 @@ class Company:
                 )
 
     async def look_up(self, name: str) -> Sequence[str]:
-        return [agent.host for agent in self.agents.values() if agent.is_alive]
+        return [*self.ghosts, *(agent.host for agent in self.agents.values() if agent.is_alive)]
 
     def at(self, url: str) -> Agent:
         return next(agent for agent in self.agents.values() if agent.url == url)
 
     def reaches(self, own: Agent, url: str) -> bool:
+        if all(agent.url != url for agent in self.agents.values()):
+            return False
         other = self.at(url)
         return other.is_alive and own.is_alive and (other is own or not (other.cut_off or own.cut_off))
 

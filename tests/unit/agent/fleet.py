@@ -8,9 +8,10 @@ import asyncio
 import contextlib
 import hashlib
 import random
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Unpack
 
 from modelswarm.agent.coordinator import Coordinator
 from modelswarm.agent.member import Address, Member
@@ -18,13 +19,13 @@ from modelswarm.agent.messages import Answer, Report
 from modelswarm.agent.metainfo.desk import Desk
 from modelswarm.agent.origin import OriginReader
 from modelswarm.agent.segments import plan
-from modelswarm.agent.sharing import Sharing
+from modelswarm.agent.sharing import Joining, Sharing
 from modelswarm.agent.store import Filling, Store, StoreSettings
 from modelswarm.agent.swarm import Event, Peer, Window, WindowDone
 from modelswarm.content.manifest import Manifest, ManifestFile
 from modelswarm.errors import LoadError, PeerUnavailable
 from modelswarm.loader.effort import Effort
-from modelswarm.loader.leg import Sink
+from modelswarm.loader.leg import Stream
 
 MIB = 1 << 20
 SEGMENT = 2 * MIB
@@ -57,7 +58,7 @@ class Leg:
         self.open = asyncio.Event()
         self.open.set()
 
-    async def fetch(self, file: ManifestFile, sink: Sink, start: int, end: int) -> None:
+    async def fetch(self, file: ManifestFile, sink: Stream, start: int, end: int) -> None:
         self.origin.calls += 1
         if self.origin.always is not None:
             raise self.origin.always
@@ -94,19 +95,10 @@ class Swarm:
         self._air = air
         air.swarms.append(self)
 
-    def share(
-        self,
-        window: Window,
-        path: Path,
-        *,
-        content: str,
-        have: Collection[int],
-        peers: Collection[Peer],
-        holders: Iterable[str] = (),
-    ) -> None:
+    def share(self, window: Window, path: Path, **joining: Unpack[Joining]) -> None:
         if window.id not in self.entries:
-            done = set(window.piece_numbers()) <= set(have)
-            self.entries[window.id] = _Entry(window, path, set(have), done)
+            have = set(joining["have"])
+            self.entries[window.id] = _Entry(window, path, have, set(window.piece_numbers()) <= have)
             self._air.stirred.set()
 
     def drop(self, torrent: str) -> None:
@@ -123,6 +115,8 @@ class Air:
         self.swarms: list[Swarm] = []
         self.stirred = asyncio.Event()
         self.moved = 0
+        self.pause = 0.0
+        """Seconds that a window takes, one after the other."""
 
     async def run(self) -> None:
         while True:
@@ -130,8 +124,9 @@ class Air:
             self.stirred.clear()
             for swarm in self.swarms:
                 for identity, entry in list(swarm.entries.items()):
-                    if not entry.told:
+                    if not entry.told and swarm.entries.get(identity) is entry:
                         self._feed(swarm, identity, entry)
+                        await asyncio.sleep(self.pause)
                     await asyncio.sleep(0)
 
     def _feed(self, swarm: Swarm, identity: str, entry: _Entry) -> None:

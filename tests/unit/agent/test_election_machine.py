@@ -15,9 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from modelswarm.agent.election import DURATION, Fetch, Join
 from modelswarm.agent.leases import ModelLease, Plan, Situation
-from modelswarm.api.meta import JsonObject
 from modelswarm.errors import Conflict, KubeError, NotFound, Unavailable
-from modelswarm.kube.kinds import Kind
 from tests.unit.kube.fake import FakeKube, FakeServer
 
 NODES = 4
@@ -44,24 +42,14 @@ class Line(FakeKube):
         self.down = False
         self.losing = 0
 
-    async def _enter(self, verb: str) -> None:
+    async def _enter(self, verb: str, name: str = "") -> None:
         if self.down:
             raise Unavailable("no answer")
 
-    async def _answered(self, found: JsonObject) -> JsonObject:
+    def _leave(self, verb: str, name: str) -> None:
         if self.losing:
             self.losing -= 1
             raise Unavailable("the answer got lost")
-        return found
-
-    async def get(self, kind: Kind, name: str, namespace: str | None = None) -> JsonObject:
-        return await self._answered(await super().get(kind, name, namespace))
-
-    async def create(self, obj: JsonObject) -> JsonObject:
-        return await self._answered(await super().create(obj))
-
-    async def replace(self, obj: JsonObject) -> JsonObject:
-        return await self._answered(await super().replace(obj))
 
 
 @dataclass

@@ -1,16 +1,18 @@
 """The windows of one content on one node: what is joined when, and what becomes of it."""
 
 import asyncio
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Unpack
 
 import pytest
 
 from modelswarm.agent.exchange import LINGER_SECONDS, MOST_WANTED, Arrival, Exchange, Replaced
 from modelswarm.agent.holdings import Holdings
 from modelswarm.agent.messages import Publication
-from modelswarm.agent.segments import plan
+from modelswarm.agent.segments import Segment, plan
+from modelswarm.agent.sharing import Joining
 from modelswarm.agent.swarm import Peer, TorrentFailed, Window, WindowDone, WindowStalled
 from tests.unit.agent.coordination import MIB, hashes_of, manifest
 
@@ -46,18 +48,11 @@ class Swarm:
     now: dict[str, Joined] = field(default_factory=dict)
     abandoned: list[str] = field(default_factory=list)
 
-    def share(
-        self,
-        window: Window,
-        path: Path,
-        *,
-        content: str,
-        have: Collection[int],
-        peers: Collection[Peer],
-        holders: Iterable[str] = (),
-    ) -> None:
+    def share(self, window: Window, path: Path, **joining: Unpack[Joining]) -> None:
         assert window.id not in self.now
-        self.now[window.id] = Joined(window, frozenset(have), {each.node: each for each in peers}, frozenset(holders))
+        peers = {each.node: each for each in joining["peers"]}
+        holders = frozenset(joining.get("holders", ()))
+        self.now[window.id] = Joined(window, frozenset(joining["have"]), peers, holders)
 
     def drop(self, torrent: str) -> None:
         del self.now[torrent]
@@ -75,13 +70,26 @@ class Node:
     def __init__(self) -> None:
         self.holdings = Holdings(sorted(CONTENT.files), SEGMENTS)
         self.swarm = Swarm()
+        self.discarded: list[int] = []
         self.exchange = Exchange(
-            self.holdings, ["key-0", "key-1", "key-2"], node="own", content="c" * 64, swarm=self.swarm, place=self.place
+            self.holdings,
+            ["key-0", "key-1", "key-2"],
+            node="own",
+            content="c" * 64,
+            swarm=self.swarm,
+            place=self.place,
+            discard=self.discard,
         )
 
     async def place(self, file: int) -> Path:
         await asyncio.sleep(0)
         return Path(f"/files/{file}")
+
+    async def discard(self, segment: Segment) -> None:
+        """Others go on meanwhile."""
+        await self.exchange.serve()
+        assert all(segment.index not in segments for segments in self.wanted), "the right bytes would go as well"
+        self.discarded.append(segment.index)
 
     async def read(self, *segments: int, salt: str = "") -> Publication | None:
         """From the origin."""
@@ -257,6 +265,7 @@ async def test_other_bytes_of_a_segment_make_it_leave_its_window_everywhere_alik
         assert await node.learn(told(2, by="third", salt="right")) == [Replaced(SEGMENTS[2], "own")]
         assert node.shared == [(1, 3), (2,)]
         assert len(node.swarm.abandoned) == 1
+        assert node.discarded == [2]
     assert (had.wanted, lacked.wanted) == ([(2,)], [(1, 3), (2,)])
     assert set(had.swarm.now) == set(lacked.swarm.now), "they are in the same windows"
     # Whoever comes now is told just that.
@@ -402,7 +411,10 @@ async def test_not_too_many_windows_are_fetched_at_once_but_all_that_is_here_is_
     async def place(file: int) -> Path:
         return Path("/file")
 
-    exchange = Exchange(holdings, ["key-0"], node="own", content="c" * 64, swarm=swarm, place=place)
+    async def discard(segment: Segment) -> None:
+        raise AssertionError("nothing is replaced here")
+
+    exchange = Exchange(holdings, ["key-0"], node="own", content="c" * 64, swarm=swarm, place=place, discard=discard)
     sizes = [file.size for file in content.files]
     windows = [
         Publication(segments=(each.index,), hashes=hashes_of(each, sizes), publisher="a", window=True)

@@ -1,12 +1,16 @@
 """A node that comes when others have everything: it takes the whole model from them, or finds another way."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
+from modelswarm.agent.latecomer import ANSWER_SECONDS
+from modelswarm.agent.leaserecord import lease_name
 from modelswarm.agent.troubles import PEER_UNAVAILABLE
 from modelswarm.errors import StoreReason
-from tests.unit.agent.company import Agent, Company, company_of, hash_of
+from modelswarm.kube.kinds import LEASE
+from tests.unit.agent.company import NAMESPACE, Agent, Company, company_of, hash_of
 from tests.unit.agent.store.conftest import MIB, content, noise, tree
 
 pytestmark = pytest.mark.looptime
@@ -24,7 +28,7 @@ async def seeded(company: Company, *names: str) -> list[Agent]:
     agents = company.add(*names)
     for agent in agents:
         await agent.start(MODEL)
-    await company.until_ready(MODEL)
+    await company.until_ready(MODEL, agents)
     await company.until(lambda: company.lease(MODEL).complete)
     await company.until(lambda: all(hash_of(MODEL) in agent.parts.seeding.hashes for agent in agents))
     return agents
@@ -59,6 +63,38 @@ async def test_stopped_on_the_way_it_goes_on_with_what_came(tmp_path: Path) -> N
         assert whole(late)
         assert first + late.swarm.moved == MODEL.bytes
         assert company.origin.total == MODEL.bytes
+
+
+async def test_killed_on_the_way_it_goes_on_with_what_came(tmp_path: Path) -> None:
+    async with company_of(tmp_path, FILES, MODEL) as company:
+        await seeded(company, "a")
+        [late] = company.add("late")
+        await late.start(MODEL)
+        await company.until(lambda: late.swarm.moved >= 2 * MIB)
+        await late.kill()
+        first = late.swarm.moved
+        await late.start()
+        await company.until_ready(MODEL)
+        assert whole(late)
+        assert first + late.swarm.moved == MODEL.bytes
+
+
+async def test_what_it_has_from_a_time_as_a_member_does_not_travel_again(tmp_path: Path) -> None:
+    async with company_of(tmp_path, FILES, MODEL) as company:
+        [member] = company.add("member")
+        member.leg.pause = 1.0
+        await member.start(MODEL)
+        await company.until(lambda: company.origin.given.get("a.bin", 0) == 2 * MIB)
+        await asyncio.sleep(0.5)
+        await member.kill()
+        company.server.remove(LEASE, lease_name(hash_of(MODEL)), NAMESPACE)
+        read = company.origin.total
+        await seeded(company, "a")
+        await member.start()
+        await company.until_ready(MODEL)
+        assert whole(member)
+        assert company.origin.total == read + MODEL.bytes
+        assert member.swarm.moved <= MODEL.bytes - 2 * MIB
 
 
 async def test_its_seeders_leave_and_others_come(tmp_path: Path) -> None:
@@ -147,3 +183,23 @@ async def test_the_only_holder_of_small_files_gives_none_and_they_come_from_the_
         await company.until_ready(MODEL)
         assert whole(other)
         assert company.origin.given["config.json"] == 2 * len(FILES["config.json"])
+
+
+async def test_addresses_where_nobody_answers_delay_the_first_byte_by_a_second_at_most(tmp_path: Path) -> None:
+    async with company_of(tmp_path, FILES, MODEL) as company:
+        company.silence, company.ghosts = 30.0, ["10.0.9.1", "10.0.9.2"]
+        [first] = company.add("first")
+        await first.start(MODEL)
+        await company.until(lambda: company.origin.total > 0, ANSWER_SECONDS + 0.5)
+        await company.until_ready(MODEL)
+
+
+async def test_a_seeder_that_takes_long_to_answer_is_heard_all_the_same(tmp_path: Path) -> None:
+    async with company_of(tmp_path, FILES, MODEL) as company:
+        await seeded(company, "a", "b")
+        company.silence, company.ghosts = 4.0, ["10.0.9.1"]
+        [late] = company.add("late")
+        await late.start(MODEL)
+        await company.until_ready(MODEL)
+        assert whole(late)
+        assert company.origin.total == MODEL.bytes

@@ -1,11 +1,13 @@
-"""What OME is told about a model: what its config.json says, and nothing that it does not."""
+"""What OME is told about a model: what its own files say, and nothing that they do not."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dev.hub import make_model
 from modelswarm.agent import omestatus
 from modelswarm.agent.modelconfig import CONFIG_BYTES, ModelConfigs, describe, read_config
 from modelswarm.agent.report import utc_now
@@ -34,6 +36,7 @@ CLAIM = Claim("ClusterBaseModel", "", "m", "uid")
                 "modelArchitecture": "LlamaForCausalLM",
                 "modelFramework": {"name": "transformers", "version": "4.45.0"},
                 "modelFormat": {"name": "safetensors", "version": "1.0.0"},
+                "modelCapabilities": ["TEXT_TO_TEXT"],
                 "maxTokens": 8192,
             },
             id="a model of transformers",
@@ -64,6 +67,117 @@ CLAIM = Claim("ClusterBaseModel", "", "m", "uid")
 )
 def test_describe(document: dict[str, Any], files: list[str], expected: dict[str, Any]) -> None:
     assert describe(document, files) == expected
+
+
+REAL = json.loads((Path(__file__).parent / "fixtures" / "configs.json").read_text())
+"""What ``config.json`` of well-known models says."""
+
+
+def words(model: str, *files: str, parameters: int | None = None) -> dict[str, Any]:
+    return describe(REAL[model], ["config.json", "model-00001-of-00002.safetensors", *files], parameters)
+
+
+FORMAT = {"modelFormat": {"name": "safetensors", "version": "1.0.0"}}
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        pytest.param(
+            words("Llama-3.1-8B-Instruct", parameters=8_030_261_248),
+            {
+                "modelType": "llama",
+                "modelArchitecture": "LlamaForCausalLM",
+                "modelFramework": {"name": "transformers", "version": "4.42.3"},
+                "modelParameterSize": "8.03B",
+                "modelCapabilities": ["TEXT_TO_TEXT"],
+                "maxTokens": 131072,
+            },
+            id="Llama",
+        ),
+        pytest.param(
+            words("Qwen2-VL-7B-Instruct", parameters=8_291_375_616),
+            {
+                "modelType": "qwen2_vl",
+                "modelArchitecture": "Qwen2VLForConditionalGeneration",
+                "modelFramework": {"name": "transformers", "version": "4.41.2"},
+                "modelParameterSize": "8.29B",
+                "modelCapabilities": ["IMAGE_TEXT_TO_TEXT"],
+                "maxTokens": 32768,
+            },
+            id="one that sees",
+        ),
+        pytest.param(
+            words("gemma-3-4b-it"),
+            {
+                "modelType": "gemma3",
+                "modelArchitecture": "Gemma3ForConditionalGeneration",
+                "modelFramework": {"name": "transformers", "version": "4.50.0.dev0"},
+                "modelCapabilities": ["IMAGE_TEXT_TO_TEXT"],
+            },
+            id="one that sees, and does not say how far",
+        ),
+        pytest.param(
+            words("DeepSeek-V3", parameters=684_489_845_504),
+            {
+                "modelType": "deepseek_v3",
+                "modelArchitecture": "DeepseekV3ForCausalLM",
+                "modelFramework": {"name": "transformers", "version": "4.33.1"},
+                "modelParameterSize": "684.49B",
+                "modelCapabilities": ["TEXT_TO_TEXT"],
+                "maxTokens": 163840,
+                "quantization": "fp8",
+            },
+            id="FP8",
+        ),
+        pytest.param(
+            words("Qwen2.5-7B-Instruct-AWQ"),
+            {
+                "modelType": "qwen2",
+                "modelArchitecture": "Qwen2ForCausalLM",
+                "modelFramework": {"name": "transformers", "version": "4.41.1"},
+                "modelCapabilities": ["TEXT_TO_TEXT"],
+                "maxTokens": 32768,
+                "quantization": "int4",
+            },
+            id="AWQ, whose parameters cannot be counted",
+        ),
+        pytest.param(
+            words("bge-m3", "modules.json", parameters=567_754_752),
+            {
+                "modelType": "xlm-roberta",
+                "modelArchitecture": "XLMRobertaModel",
+                "modelFramework": {"name": "transformers", "version": "4.33.0"},
+                "modelParameterSize": "567.75M",
+                "modelCapabilities": ["EMBEDDING"],
+                "maxTokens": 8194,
+            },
+            id="embeddings",
+        ),
+        pytest.param(
+            words("Qwen3-Embedding-0.6B", "modules.json"),
+            {
+                "modelType": "qwen3",
+                "modelArchitecture": "Qwen3ForCausalLM",
+                "modelFramework": {"name": "transformers", "version": "4.51.3"},
+                "modelCapabilities": ["EMBEDDING"],
+                "maxTokens": 32768,
+            },
+            id="embeddings, of an architecture that mostly writes",
+        ),
+        pytest.param(
+            words("whisper-large-v3"),
+            {
+                "modelType": "whisper",
+                "modelArchitecture": "WhisperForConditionalGeneration",
+                "modelFramework": {"name": "transformers", "version": "4.36.0.dev0"},
+            },
+            id="speech: no word, for nothing in the file says so",
+        ),
+    ],
+)
+def test_what_is_known_of_well_known_models(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert found == {**expected, **FORMAT}
 
 
 @pytest.mark.parametrize(
@@ -105,6 +219,13 @@ def root(tmp_path: Path) -> Path:
 async def test_a_complete_model_is_described(root: Path) -> None:
     found = await entry(root, standing())
     assert found == {"name": "m", "status": "Ready", "config": describe(LLAMA, [])}
+
+
+async def test_its_parameters_are_counted(tmp_path: Path) -> None:
+    directory = make_model(tmp_path / CONTENT, shards=2, shard_bytes=3_000_000)
+    found = (await entry(tmp_path, standing()))["config"]
+    assert (found["modelParameterSize"], found["modelCapabilities"]) == ("3M", ["TEXT_TO_TEXT"])
+    assert found == describe(json.loads((directory / "config.json").read_text()), os.listdir(directory), 3_000_000)
 
 
 async def test_one_on_its_way_is_not(root: Path) -> None:

@@ -187,6 +187,7 @@ class Node:
     async def manifest(self, url: str, digest: str) -> Manifest | None:
         for node in self.cluster.nodes.values():
             if node.url == url:
+                await asyncio.sleep(30.0 if node.name in self.cluster.silent else 0.0)
                 return node.manifests.get(digest.removeprefix("sha256:"))
         raise PeerUnavailable("nobody is there", url=url)
 
@@ -204,6 +205,7 @@ class Cluster:
         self.server = FakeServer()
         self.hub = Hub()
         self.nodes = {name: Node(self, name) for name in names}
+        self.silent: set[str] = set()
 
     @property
     def record(self) -> Record:
@@ -255,6 +257,19 @@ async def test_a_branch_that_has_moved_leaves_what_is_pinned(cluster: Cluster) -
     cluster.hub.head = "c2"
     assert await cluster.pin("n3", "n4") == {"c1"}
     assert cluster.hub.asked == ["main"]
+
+
+@looptime
+async def test_nodes_that_answer_nothing_delay_the_list_of_files_by_a_second_at_most(cluster: Cluster) -> None:
+    await cluster.pin("n1", "n2", "n3")
+    cluster.finish()
+    holder = cluster.record.holder
+    knows = next(node for node in (cluster.nodes["n3"], cluster.nodes["n2"]) if node.name != holder)
+    knows.manifests.update(cluster.nodes[holder].manifests)
+    cluster.silent = {*cluster.nodes} - {knows.name}
+    before = asyncio.get_running_loop().time()
+    assert await cluster.pin("n4") == {"c1"}
+    assert asyncio.get_running_loop().time() - before < 1.0
 
 
 @looptime

@@ -90,6 +90,7 @@ BEFORE = status(standing(1, done_bytes=5), gpu="a100")
         pytest.param(status(standing(1), standing(2), gpu="a100"), True, id="another model"),
         pytest.param(status(gpu="a100"), True, id="a model less"),
         pytest.param(status(standing(1, done_bytes=5), gpu="t4"), True, id="the Node's labels"),
+        pytest.param(BEFORE.model_copy(update={"closed_by": "maintenance"}), True, id="the Node is cordoned"),
     ],
 )
 def test_what_cannot_wait(after: NodeCacheStatus, urgent: bool) -> None:

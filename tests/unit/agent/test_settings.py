@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from modelswarm.agent.process import _swarm_settings
 from modelswarm.agent.settings import AgentSettings, Encryption, Share, parse_bytes, parse_share
 from modelswarm.errors import SettingsError
 
@@ -167,3 +168,17 @@ def test_help_names_every_variable() -> None:
     assert run.returncode == 0, run.stderr
     for word in ("NODE_NAME", "P2P_ENABLED", "MODELSWARM_AGENT_QUOTA", "ome-peers.ome.svc.cluster.local", "100%"):
         assert word in run.stdout
+
+
+def test_the_swarm_has_what_the_variables_say() -> None:
+    settings = load(
+        P2P_TORRENT_PORT="7000",
+        P2P_MAX_DOWNLOAD_RATE="1Mi",
+        P2P_MAX_UPLOAD_RATE="2Mi",
+        P2P_ENCRYPTION_REQUIRED="true",
+        POD_IP="127.0.0.9",
+    )
+    swarm = _swarm_settings(settings, b"secret")
+    assert (swarm.host, swarm.port, swarm.secret) == ("127.0.0.9", 7000, b"secret")
+    assert (swarm.download_rate, swarm.upload_rate) == (1 << 20, 2 << 20)
+    assert str(swarm.encryption) == "required"

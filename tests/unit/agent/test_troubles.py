@@ -53,6 +53,13 @@ def wanted(secret: SecretRef | None = None, kind: str = "BaseModel") -> Wanted:
             False,
             id="no room",
         ),
+        pytest.param(
+            InsufficientCapacity("the disk is full", need=0, free=0),
+            "Failed",
+            "InsufficientCapacity",
+            True,
+            id="a disk that is full in the middle of it",
+        ),
         pytest.param(PathOutsideRoot("/etc"), "Failed", "PathOutsideRoot", False, id="a path outside"),
         pytest.param(RuntimeError("secret detail"), "Failed", "InternalError", True, id="a defect"),
     ],

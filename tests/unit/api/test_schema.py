@@ -156,6 +156,7 @@ GOLDEN_COLUMNS = {
         ("Age", ".metadata.creationTimestamp", 0),
         ("Metainfo", ".status.agent.metainfoURL", 1),
         ("Version", ".status.agent.version", 1),
+        ("Closed By", ".status.closedBy", 1),
     ],
 }
 

@@ -3,12 +3,13 @@
 import logging
 
 import pytest
+from pydantic import JsonValue
 
 from modelswarm.api.meta import JsonObject
 from modelswarm.backends.bittorrent.nodes import Nodes
 from modelswarm.controllers.agents import AgentWatch
 from modelswarm.errors import Forbidden, KubeError
-from modelswarm.kube.kinds import Kind
+from modelswarm.kube.kinds import NODECACHE, Kind
 from modelswarm.kube.port import Listing
 from modelswarm.kube.store import Store
 from tests.unit.controllers.fake_kube import FakeKube
@@ -37,7 +38,8 @@ class Endpoints(FakeKube):
 
 class Scene:
     def __init__(self) -> None:
-        self.kube, self.nodes, self.now = Endpoints(), Nodes(Store()), 1000.0
+        self.store = Store()
+        self.kube, self.nodes, self.now = Endpoints(), Nodes(self.store), 1000.0
         self.watch = AgentWatch(
             self.kube,
             self.nodes,
@@ -47,6 +49,10 @@ class Scene:
             grace=60,
             clock=lambda: self.now,
         )
+
+    def cache(self, node: str, version: int, **status: JsonValue) -> None:
+        """What the NodeCache of a node says, in this version of it."""
+        self.store.put(NODECACHE, {"metadata": {"name": node, "resourceVersion": str(version)}, "status": status})
 
     async def look(self, live: tuple[str, ...] | KubeError, *, after: float = 5) -> bool:
         self.now += after
@@ -66,6 +72,21 @@ async def test_it_tells_that_a_node_came_or_went_and_that_one_was_away_too_long(
     assert await scene.look(("a",), after=1)
     assert not scene.nodes.presence.is_awaited("b")
     assert await scene.look(("a", "b"))
+
+
+async def test_it_tells_that_a_node_is_another_place() -> None:
+    scene = Scene()
+    scene.cache("a", 1, labels={"gpu": "a100"})
+    await scene.look(("a",))
+    await scene.look(("a",), after=60)
+    assert not await scene.look(("a",))
+    scene.cache("a", 2, labels={"gpu": "a100"}, usedBytes=5)
+    assert not await scene.look(("a",)), "how full it is changes nothing"
+    scene.cache("a", 3, labels={"gpu": "a100"}, closedBy="node.kubernetes.io/unschedulable")
+    assert await scene.look(("a",))
+    assert not await scene.look(("a",))
+    scene.cache("a", 4, labels={"gpu": "t4"}, closedBy="node.kubernetes.io/unschedulable")
+    assert await scene.look(("a",))
 
 
 async def test_endpoints_that_cannot_be_read_change_nothing_and_are_told_of_once(

@@ -33,7 +33,7 @@ class Statuses(FakeKube):
     """Keeps the status that is applied."""
 
     async def apply_status(self, obj: JsonObject) -> JsonObject:
-        key = (P2PTASK, KEY.namespace, str(metadata(obj)["name"]))
+        key = (P2PTASK, Key(KEY.namespace, str(metadata(obj)["name"])))
         return self.put({**self.objects[key], "status": obj["status"]})
 
 

@@ -20,10 +20,13 @@ MANAGER: dict[str, Any] = {
         pytest.param({}, (None, "", ""), id="no Dragonfly"),
         pytest.param(MANAGER, ("/var/run/dragonfly/dfdaemon.sock", "models", "swarm"), id="Dragonfly"),
         pytest.param({**MANAGER, "distribution": False}, (None, "", ""), id="nothing is distributed"),
+        pytest.param(
+            {**MANAGER, "no_hostpath_namespaces": ("team",)}, (None, "models", "swarm"), id="its socket is out of reach"
+        ),
     ],
 )
 def test_loaders_are_told_of_dfdaemon_where_dragonfly_is_configured(
     settings: dict[str, Any], expected: tuple[str | None, str, str]
 ) -> None:
-    part = PlaygroundController(world(FakeKube(), **settings))._operator_part()
+    part = PlaygroundController(world(FakeKube(), **settings))._operator_part("team")
     assert (part.dragonfly_socket, part.dragonfly_tag, part.dragonfly_application) == expected

@@ -388,8 +388,8 @@ async def test_a_large_manifest_is_adopted_as_a_whole() -> None:
 async def test_what_a_crash_left_half_written_is_removed_and_written_anew(survivors: int) -> None:
     kube, large = FakeKube(), manifest(files=100)
     await pinner(Origins(large), kube).pin(task())
-    for _, namespace, name in list(kube.objects)[survivors:]:
-        await kube.delete(CONFIGMAP, name, namespace)
+    for _, key in list(kube.objects)[survivors:]:
+        await kube.delete(CONFIGMAP, key.name, key.namespace)
     moved = manifest(OTHER_COMMIT, files=100, seed=1)
     by = pinner(Origins(moved), kube)
     pin = await until_pinned(by, task())

@@ -82,38 +82,46 @@ class FakeKube:
         self.interruption = interruption
 
     async def get(self, kind: Kind, name: str, namespace: str | None = None) -> JsonObject:
-        await self._enter("get")
+        await self._enter("get", name)
         try:
-            return copy.deepcopy(self._server.objects[kind, Key(namespace or "", name)])
+            found = copy.deepcopy(self._server.objects[kind, Key(namespace or "", name)])
         except KeyError:
             raise NotFound(f"{kind.plural} {name!r} not found", status=404) from None
+        self._leave("get", name)
+        return found
 
     async def create(self, obj: JsonObject) -> JsonObject:
-        await self._enter("create")
+        name = key_of(obj).name
+        await self._enter("create", name)
         if (kind_of(obj), key_of(obj)) in self._server.objects:
-            raise Conflict("already exists", status=409)
-        return self._write(obj)
+            raise Conflict(f"{name!r} already exists", status=409)
+        stored = self._server.store(obj)
+        self._leave("create", name)
+        return stored
 
     async def replace(self, obj: JsonObject) -> JsonObject:
-        await self._enter("replace")
+        name = key_of(obj).name
+        await self._enter("replace", name)
         try:
             current = self._server.objects[kind_of(obj), key_of(obj)]
         except KeyError:
             raise NotFound("not found", status=404) from None
         if metadata(obj).get("resourceVersion") != metadata(current)["resourceVersion"]:
             raise Conflict("the object has been modified", status=409)
-        return self._write(obj)
+        stored = self._server.store(obj)
+        self._leave("replace", name)
+        return stored
 
-    def _write(self, obj: JsonObject) -> JsonObject:
-        return self._server.store(obj)
-
-    async def _enter(self, verb: str) -> None:
+    async def _enter(self, verb: str, name: str = "") -> None:
         """A round trip takes a moment, in which others may be faster."""
         self._server.requests.append(verb)
         what = self.interruption(verb)
         if isinstance(what, Exception):
             raise what
         await asyncio.sleep(what or 0.001)
+
+    def _leave(self, verb: str, name: str) -> None:
+        """The server has done it. Whoever raises here loses the answer."""
 
     async def apply(self, obj: JsonObject, *, force: bool = True) -> JsonObject:
         raise NotImplementedError
@@ -131,7 +139,7 @@ class FakeKube:
         resource_version: str | None = None,
         propagation: str = "Background",
     ) -> bool:
-        await self._enter("delete")
+        await self._enter("delete", name)
         current = self._server.objects.get((kind, Key(namespace or "", name)))
         if current is None or (uid is not None and metadata(current).get("uid") != uid):
             return False

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from dev.installation import ROOT
 from modelswarm import __version__
 from modelswarm.errors import (
     CommandError,
@@ -18,6 +19,7 @@ from modelswarm.errors import (
 from modelswarm.plugin.app import app
 from modelswarm.plugin.exits import NOT_INSTALLED, Exit, failure_of
 from modelswarm.plugin.reference import Reference, What, missing, parse
+from tests.documents import commands
 
 COMMANDS = ("status", "tree", "why", "plan", "prefetch", "cache", "retry", "suspend", "resume", "doctor")
 DOCUMENT = Path(__file__).parents[3] / "docs" / "reference" / "kubectl-swarm.md"
@@ -41,6 +43,17 @@ def test_every_command_has_help_and_a_place_in_the_document(command: str) -> Non
     assert result.exit_code == 0
     assert "--kubeconfig" in result.output
     assert f"\n## {command}" in DOCUMENT.read_text() or f", {command}" in DOCUMENT.read_text()
+
+
+DOCUMENTED = sorted({text.partition("  #")[0].strip() for _, text in commands() if text.startswith("kubectl swarm ")})
+
+
+@pytest.mark.parametrize("command", [each for each in DOCUMENTED if not each.endswith("--version")])
+def test_commands_of_the_documents_are_understood(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They get as far as to look for a cluster. What they answer there is seen in tests/integration/test_plugin.py."""
+    monkeypatch.chdir(ROOT)
+    result = CliRunner().invoke(app, command.split()[2:])
+    assert (result.exit_code, "cannot log in to a cluster" in result.output) == (Exit.CLUSTER, True), result.output
 
 
 @pytest.mark.parametrize("code", Exit)

@@ -233,6 +233,20 @@ def test_of_many_failed_tasks_some_are_named() -> None:
     assert (len(found), found[-1].finding) == (21, "10 more tasks need somebody")
 
 
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        pytest.param(
+            Asked("x", "a", problem="address not allowed"), "whom they find: address not allowed", id="no way"
+        ),
+        pytest.param(Asked("x", "a", 200, "ok"), "none has one", id="no model yet, so nobody was looked for"),
+    ],
+)
+def test_why_nothing_is_known_of_dns_is_said(asked: Asked, words: str) -> None:
+    [line] = [each for each in examine(facts(agents=(asked,))) if each.area == "dns"]
+    assert (line.verdict, words in line.finding) == (Verdict.UNKNOWN, True), line
+
+
 def test_without_agents_nothing_is_said_of_them() -> None:
     alone = installation_of(
         facts().installation.operator and workload("Deployment", "o", "n", {}, availableReplicas=1), None

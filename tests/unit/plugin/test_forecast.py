@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from modelswarm.api.nodecache import NodeCache
 from modelswarm.api.p2ptask import Engine
 from modelswarm.content.manifest import Manifest, ManifestFile, Origin, OriginKind
 from modelswarm.plugin.views.asks import Ask, Trouble, Wanted, asks_of
@@ -81,6 +82,20 @@ def test_contents_of_one_plan_share_the_room_and_their_files() -> None:
 )
 def test_where_nobody_can_hold_it(ask: Ask, caches: Any, reason: str) -> None:
     assert plan(*caches, ask=ask).reason == reason
+
+
+def cordoned(node: str) -> NodeCache:
+    found = cache(node)
+    return found.model_copy(update={"status": found.status.model_copy(update={"closed_by": "maintenance"})})
+
+
+def test_nothing_is_planned_for_nodes_that_take_no_pods() -> None:
+    assert [each.node for each in plan(cordoned("a"), cache("b"), cordoned("c")).nodes] == ["b"]
+    nowhere = plan(cordoned("a"))
+    assert (nowhere.reason, nowhere.message) == (
+        "NoMatchingNode",
+        "no node that matches takes pods: cordoned, or tainted",
+    )
 
 
 def test_only_nodes_with_the_labels_are_chosen() -> None:

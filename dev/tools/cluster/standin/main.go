@@ -4,6 +4,9 @@
 //	standin serve --model DIR            stands in for an inference engine
 //	standin get URL                      what an HTTP server answers
 //	standin lookup NAME                  the addresses of a name, one per line
+//
+// In an image it may lie in the place of an engine's program. Called by another name it serves, and takes that
+// program's arguments.
 package main
 
 import (
@@ -32,11 +35,14 @@ func main() {
 	defer stop()
 	arguments := append(os.Args[1:], "", "")
 	var err error
+	if filepath.Base(os.Args[0]) != "standin" {
+		arguments = append([]string{"serve"}, arguments...)
+	}
 	switch arguments[0] {
 	case "pause":
 		<-ended.Done()
 	case "serve":
-		err = serve(ended, os.Args[2:])
+		err = serve(ended, arguments[1:len(arguments)-2])
 	case "get":
 		err = get(arguments[1])
 	case "lookup":
@@ -50,16 +56,23 @@ func main() {
 	}
 }
 
-// serve answers on port 8080: /health, /whoami (the pod's name), /digests (sha256 of every file by its path), and the
-// files. Other flags are accepted, because BackendRuntimes pass those of their engines.
+// serve answers on port 8080: /health, /whoami (the pod's name), /digests (sha256 of every file by its path), a chat
+// completion that says which pod it is from, and the files. Other flags are accepted, because BackendRuntimes pass
+// those of their engines.
 func serve(ended context.Context, arguments []string) error {
 	flags := flag.NewFlagSet("serve", flag.ContinueOnError)
-	model := flags.String("model", "", "directory of the model")
+	model := flags.String("model", "", "directory of the model, or its only file")
+	short := flags.String("m", "", "the same for llama.cpp; for Python a module")
 	port := flags.String("port", "8080", "where to listen")
 	flags.String("host", "", "ignored")
 	flags.String("served-model-name", "", "ignored")
+	flags.Bool("metrics", false, "ignored")
+	flags.Bool("fa", false, "ignored")
 	if err := flags.Parse(arguments); err != nil {
 		return err
+	}
+	if *model == "" {
+		model = short
 	}
 	if _, err := os.Stat(*model); err != nil {
 		return fmt.Errorf("an engine without its model does not start: %w", err)
@@ -75,6 +88,10 @@ func serve(ended context.Context, arguments []string) error {
 			return
 		}
 		json.NewEncoder(w).Encode(found)
+	})
+	mux.HandleFunc("POST /v1/chat/completions", func(w http.ResponseWriter, _ *http.Request) {
+		message := map[string]string{"role": "assistant", "content": "Somebody stands in for an engine in " + name + "."}
+		json.NewEncoder(w).Encode(map[string]any{"choices": []any{map[string]any{"message": message}}})
 	})
 	mux.Handle("/", http.FileServer(http.Dir(*model)))
 	server := &http.Server{Addr: ":" + *port, Handler: mux}
@@ -92,6 +109,9 @@ func serve(ended context.Context, arguments []string) error {
 // model's: the loader's marker, a cache.
 func digests(root string) (map[string]string, error) {
 	found := map[string]string{}
+	if info, err := os.Stat(root); err == nil && !info.IsDir() {
+		return found, add(found, filepath.Dir(root), root, info)
+	}
 	var walk func(string) error
 	walk = func(directory string) error {
 		entries, err := os.ReadDir(directory)

@@ -34,7 +34,8 @@ from modelswarm.errors import (
     PeerUnavailable,
 )
 
-CONNECT_SECONDS = 5.0
+CONNECT_SECONDS = 2.0
+"""A node of the cluster that is there answers in much less; one packet may be lost, and is sent again after 1 s."""
 SILENCE_SECONDS = 10.0
 """In which a peer that answers must send something more."""
 TRANSFER_SECONDS = 120.0

@@ -51,8 +51,10 @@ P2PTASK: Mapping[str, Remedy] = MappingProxyType(
             _D,
         ),
         TaskReason.NO_MATCHING_NODE: act(
-            "Agents are ready, but none on a node with the labels that the placement asks for.",
-            "Label a node, or correct placement.nodeSelector (for a model: the nodeSelectors of its flavors).",
+            "Agents are ready, but none on a node with the labels that the placement asks for, or all of those are "
+            "cordoned or tainted, as the message says then.",
+            "Label a node, or correct placement.nodeSelector (for a model: the nodeSelectors of its flavors), or "
+            "uncordon one.",
             _R,
             _D,
         ),

@@ -8,6 +8,7 @@ from modelswarm.api.nodecache import ModelState, NodeCache
 from modelswarm.backends.bittorrent.presence import Presence
 from modelswarm.kube.kinds import NODECACHE
 from modelswarm.kube.store import Store
+from modelswarm.placement import Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,8 @@ class AgentNode:
     copies: Mapping[str, Copy] = field(default_factory=dict)
     awaited: bool = False
     """Not live, but for so short a time that its agent may only be restarting."""
+    closed_by: str | None = None
+    """The taint for which no pod comes to the node at present."""
 
 
 def copies_of(cache: NodeCache) -> dict[str, Copy]:
@@ -84,11 +87,31 @@ class Nodes:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._read: dict[str, tuple[str, Mapping[str, str], Mapping[str, Copy]]] = {}
+        self._read: dict[str, tuple[str, Place, Mapping[str, Copy]]] = {}
         self.presence = Presence()
 
     def all(self) -> tuple[AgentNode, ...]:
-        """By name. A NodeCache is read again only if it has changed."""
+        """By name."""
+        self._catch_up()
+        return tuple(
+            AgentNode(
+                name,
+                name in self.presence.live,
+                place.labels,
+                copies,
+                self.presence.is_awaited(name),
+                place.closed_by,
+            )
+            for name, (_, place, copies) in sorted(self._read.items())
+        )
+
+    def places(self) -> dict[str, Place]:
+        """What decides where copies go, by node."""
+        self._catch_up()
+        return {name: place for name, (_, place, _) in self._read.items()}
+
+    def _catch_up(self) -> None:
+        """A NodeCache is read again only if it has changed."""
         versions = {key.name: version for key, version in self._store.versions(NODECACHE).items()}
         for name in self._read.keys() - versions.keys():
             del self._read[name]
@@ -96,8 +119,5 @@ class Nodes:
             known = self._read.get(name)
             if known is None or known[0] != version:
                 cache = NodeCache.model_validate(self._store.get(NODECACHE, name))
-                self._read[name] = (version, cache.status.labels, copies_of(cache))
-        return tuple(
-            AgentNode(name, name in self.presence.live, labels, copies, self.presence.is_awaited(name))
-            for name, (_, labels, copies) in sorted(self._read.items())
-        )
+                place = Place(cache.status.labels, cache.status.closed_by)
+                self._read[name] = (version, place, copies_of(cache))

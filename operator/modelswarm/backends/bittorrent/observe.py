@@ -9,10 +9,11 @@ from modelswarm.api.nodecache import ModelState
 from modelswarm.api.p2ptask import NodeFailure, Placement
 from modelswarm.backends.bittorrent.nodes import AgentNode, Copy
 from modelswarm.backends.engine import EngineState, Observation
-from modelswarm.placement import eligible, holders
+from modelswarm.placement import Place, eligible, holders, matches
 
 MOST_NAMED = 20
 """Failures in a status."""
+_BEGUN = (ModelState.FETCHING, ModelState.VERIFYING, ModelState.READY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +32,22 @@ def choose(aim: Aim, nodes: Sequence[AgentNode]) -> tuple[AgentNode, ...]:
     """The nodes that should hold the content, by name: of those with an agent that match, ``copies`` (or all).
 
     Rendezvous hashing: when a node comes or goes, no other copy moves. A node whose agent is awaited stays chosen, but
-    nothing new is given to it.
+    nothing new is given to it. Nor is it to one that is closed to pods: that keeps what it has begun.
     """
     by_name = {node.name: node for node in nodes if node.live or (node.awaited and _is_wanted_back(aim, node))}
-    labels = {name: node.labels for name, node in by_name.items()}
-    matching = eligible(labels, aim.placement.node_selector, aim.placement.copies)
+    places = {name: Place(node.labels, None if _keeps(aim, node) else node.closed_by) for name, node in by_name.items()}
+    matching = eligible(places, aim.placement.node_selector, aim.placement.copies)
     return tuple(by_name[name] for name in sorted(holders(aim.content, matching, aim.placement.copies)))
 
 
 def _is_wanted_back(aim: Aim, node: AgentNode) -> bool:
     return aim.placement.copies == "All" or node.name in aim.before
+
+
+def _keeps(aim: Aim, node: AgentNode) -> bool:
+    """Whether the node was given the content and has begun: as its pods do, that stays when the node is closed."""
+    copy = node.copies.get(aim.content)
+    return node.name in aim.before and copy is not None and copy.state in _BEGUN
 
 
 def observe(aim: Aim, nodes: Sequence[AgentNode]) -> Observation:
@@ -52,13 +59,9 @@ def observe(aim: Aim, nodes: Sequence[AgentNode]) -> Observation:
             "no node has a ready agent; see: kubectl get pods,endpointslices -n ome",
         )
     chosen = choose(aim, nodes)
+    closed = _closed(aim, nodes, chosen)
     if not chosen:
-        selector = ", ".join(f"{key}={value}" for key, value in sorted(aim.placement.node_selector.items()))
-        return Observation(
-            EngineState.UNREACHABLE,
-            TaskReason.NO_MATCHING_NODE,
-            f"no node with a ready agent matches the node selector {selector}",
-        )
+        return Observation(EngineState.UNREACHABLE, TaskReason.NO_MATCHING_NODE, _nowhere(aim, closed))
     wanted = {node.name for node in chosen}
     holding = [node.name for node in nodes if node.live and _is(node.copies.get(aim.content), ModelState.READY)]
     ready = [name for name in holding if name in wanted]
@@ -68,10 +71,12 @@ def observe(aim: Aim, nodes: Sequence[AgentNode]) -> Observation:
     enough = len(holding) >= min(aim.placement.min_ready, len(chosen))
     state, reason, message = _verdict(enough, failures, len(chosen))
     awaited = [node.name for node in chosen if not node.live]
+    fewer = aim.placement.copies != "All" and len(chosen) < aim.placement.copies
+    notes = _waiting(awaited) + (_left_out(closed) if fewer else "")
     return Observation(
         state,
         reason,
-        (f"{len(ready)} of {len(chosen)} nodes hold every file, verified" if enough else message) + _waiting(awaited),
+        (f"{len(ready)} of {len(chosen)} nodes hold every file, verified" if enough else message) + notes,
         desired=len(chosen),
         ready=len(ready),
         failed=len(failures),
@@ -100,6 +105,31 @@ def _waiting(awaited: Sequence[str]) -> str:
         return ""
     more = f" and {len(awaited) - 1} more" if len(awaited) > 1 else ""
     return f"; waiting for the agent of {awaited[0]}{more}"
+
+
+def _closed(aim: Aim, nodes: Sequence[AgentNode], chosen: Sequence[AgentNode]) -> list[AgentNode]:
+    """The nodes that would do, if pods could come to them."""
+    return [
+        node
+        for node in nodes
+        if node.live and node.closed_by and node not in chosen and matches(aim.placement.node_selector, node.labels)
+    ]
+
+
+def _nowhere(aim: Aim, closed: Sequence[AgentNode]) -> str:
+    if closed:
+        return f"no node with a ready agent that matches takes pods: {_named(closed)}"
+    selector = ", ".join(f"{key}={value}" for key, value in sorted(aim.placement.node_selector.items()))
+    return f"no node with a ready agent matches the node selector {selector}"
+
+
+def _left_out(closed: Sequence[AgentNode]) -> str:
+    return f"; no pods are taken by {_named(closed)}" if closed else ""
+
+
+def _named(closed: Sequence[AgentNode]) -> str:
+    more = f" and {len(closed) - 1} more" if len(closed) > 1 else ""
+    return f"{closed[0].name} ({closed[0].closed_by}){more}"
 
 
 def _failures(aim: Aim, chosen: Sequence[AgentNode]) -> tuple[NodeFailure, ...]:

@@ -78,8 +78,10 @@ def check_dns(facts: Facts) -> Iterator[Check]:
         yield ok("dns", f"agents find all {live - 1} others by {AGENT_SERVICE}")
     else:
         problems = [each.problem for each in facts.agents if each.problem]
-        words = f": {problems[0]}" if problems else ""
-        yield unknown("dns", f"Service {AGENT_SERVICE} is there; agents could not be asked whom they find{words}")
+        words = f"agents could not be asked whom they find{f': {problems[0]}' if problems else ''}"
+        if facts.agents and not problems:
+            words = "agents tell whom they find when they have a model, and none has one"
+        yield unknown("dns", f"Service {AGENT_SERVICE} is there; {words}")
 
 
 def check_ports(facts: Facts) -> Iterator[Check]:

@@ -8,7 +8,7 @@ from statistics import median
 from modelswarm.api.nodecache import ModelState, NodeCache
 from modelswarm.api.p2ptask import Engine, P2PTask
 from modelswarm.content.manifest import Manifest
-from modelswarm.placement import eligible, holders
+from modelswarm.placement import Place, eligible, holders, matches
 from modelswarm.plugin.snapshot import Snapshot, entry
 from modelswarm.plugin.views.asks import Ask
 from modelswarm.plugin.views.cache import evictable
@@ -132,7 +132,10 @@ def _spread(
     live = {each.metadata.name: each for each in known.snapshot.caches if known.snapshot.is_live(each.metadata.name)}
     if not live:
         return replace(row, reason="NoAgent", message="no node has a ready agent")
-    matching = eligible({name: cache.status.labels for name, cache in live.items()}, ask.selector, ask.copies)
+    places = {name: Place(cache.status.labels, cache.status.closed_by) for name, cache in live.items()}
+    matching = eligible(places, ask.selector, ask.copies)
+    if not matching and any(matches(ask.selector, place.labels) for place in places.values()):
+        return replace(row, reason="NoMatchingNode", message="no node that matches takes pods: cordoned, or tainted")
     if not matching:
         labels = ", ".join(f"{key}={value}" for key, value in sorted(ask.selector.items()))
         return replace(row, reason="NoMatchingNode", message=f"no node with a ready agent has the labels {labels}")

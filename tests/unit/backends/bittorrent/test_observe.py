@@ -12,12 +12,14 @@ from modelswarm.backends.bittorrent.presence import Presence
 from modelswarm.backends.engine import EngineState
 from modelswarm.kube.kinds import NODECACHE
 from modelswarm.kube.store import Store
+from modelswarm.placement import Place
 
 CONTENT = f"sha256:{'ab' * 32}"
 SIZE = 1000
 TWO = Aim(CONTENT, SIZE, Placement(copies=2))
 ALL = Aim(CONTENT, SIZE, Placement(copies="All"))
 
+CORDONED = "node.kubernetes.io/unschedulable"
 READY = Copy(ModelState.READY, SIZE, 600, 400)
 HALF = Copy(ModelState.FETCHING, 500, 300, 200)
 WAITING = Copy(ModelState.WAITING, 0)
@@ -26,6 +28,10 @@ FULL = Copy(ModelState.FAILED, 0, reason="InsufficientCapacity", message="need 6
 
 def node(name: str, copy: Copy | None = None, *, live: bool = True, awaited: bool = False, **labels: str) -> AgentNode:
     return AgentNode(name, live and not awaited, labels, {} if copy is None else {CONTENT: copy}, awaited)
+
+
+def closed(name: str, copy: Copy | None = None, **labels: str) -> AgentNode:
+    return replace(node(name, copy, **labels), closed_by=CORDONED)
 
 
 def nodes(**copies: Copy | None) -> list[AgentNode]:
@@ -121,6 +127,61 @@ def test_a_node_whose_labels_no_longer_match_is_not_waited_for() -> None:
     assert [each.name for each in choose(aim, [node("a", awaited=True), node("b", gpu="yes")])] == ["b"]
 
 
+@pytest.mark.parametrize(
+    ("copy", "before", "stays"),
+    [
+        pytest.param(READY, True, True, id="a complete copy stays"),
+        pytest.param(HALF, True, True, id="so does one that has been begun"),
+        pytest.param(Copy(ModelState.VERIFYING), True, True, id="or is being checked"),
+        pytest.param(WAITING, True, False, id="what waits goes elsewhere"),
+        pytest.param(FULL, True, False, id="what failed goes elsewhere"),
+        pytest.param(None, True, False, id="what was not begun goes elsewhere"),
+        pytest.param(READY, False, False, id="what is left of another task does not bring a copy here"),
+    ],
+)
+def test_a_node_that_is_closed_keeps_what_it_has_begun(copy: Copy | None, before: bool, stays: bool) -> None:
+    fleet = [node(f"n{number}") for number in range(4)]
+    first, second = (each.name for each in choose(TWO, fleet))
+    aim = replace(TWO, before=frozenset({first, second}) if before else frozenset())
+    cordoned = [closed(first, copy), *(each for each in fleet if each.name != first)]
+    found = [each.name for each in choose(aim, cordoned)]
+    assert (first in found) is stays
+    assert second in found, "no other copy moves"
+    assert len(found) == 2
+
+
+def test_a_copy_on_a_closed_node_counts() -> None:
+    aim = Aim(CONTENT, SIZE, Placement(copies=2, min_ready=2), frozenset("ab"))
+    seen = observe(aim, [closed("a", READY), node("b", READY), node("c")])
+    assert (seen.state, seen.desired, seen.ready, seen.nodes) == (EngineState.READY, 2, 2, ("a", "b"))
+    assert seen.message == "2 of 2 nodes hold every file, verified"
+
+
+def test_a_closed_node_that_its_agent_left_for_a_moment_keeps_its_copy_too() -> None:
+    aim = replace(TWO, before=frozenset("ab"))
+    rebooting = replace(closed("a", READY), live=False, awaited=True)
+    assert [each.name for each in choose(aim, [rebooting, node("b", READY), node("c")])] == ["a", "b"]
+
+
+def test_nodes_that_take_no_pods_are_named_where_they_are_missed() -> None:
+    assert [each.name for each in choose(TWO, [closed("a"), node("b"), node("c")])] == ["b", "c"]
+    assert observe(TWO, [closed("a"), node("b"), node("c")]).message == "The nodes' agents are fetching"
+    fewer = observe(TWO, [closed("a"), closed("b"), node("c", READY), closed("d", gpu="yes")])
+    assert (fewer.state, fewer.desired) == (EngineState.READY, 1)
+    assert fewer.message == (f"1 of 1 nodes hold every file, verified; no pods are taken by a ({CORDONED}) and 2 more")
+
+
+def test_where_all_nodes_that_match_are_closed_the_engine_cannot_place_it() -> None:
+    aim = Aim(CONTENT, SIZE, Placement(copies=2, node_selector={"gpu": "yes"}))
+    seen = observe(aim, [closed("a", gpu="yes"), node("b")])
+    assert (seen.state, seen.reason) == (EngineState.UNREACHABLE, "NoMatchingNode")
+    assert seen.message == f"no node with a ready agent that matches takes pods: a ({CORDONED})"
+
+
+def test_closed_nodes_are_among_all() -> None:
+    assert [each.name for each in choose(ALL, [closed("a"), node("b")])] == ["a", "b"]
+
+
 def test_several_that_are_away_are_counted() -> None:
     aim = replace(ALL, placement=Placement(copies="All", min_ready=2))
     seen = observe(aim, [node("a", READY), node("b", HALF, awaited=True), node("c", awaited=True)])
@@ -180,6 +241,7 @@ def test_node_caches_are_read_once_per_version_and_forgotten_with_their_node() -
     model = CachedModel(content=CONTENT, name="org/model", state=ModelState.FETCHING, bytes=SIZE, done_bytes=10)
     store.put(NODECACHE, cache("a", 1, model, gpu="yes"))  # type: ignore[arg-type]
     nodes.presence = Presence(frozenset({"a"}))
+    assert nodes.places() == {"a": Place({"gpu": "yes"})}
     [first] = nodes.all()
     assert (first.live, first.labels, first.copies[CONTENT].done_bytes) == (True, {"gpu": "yes"}, 10)
     assert nodes.all()[0].copies is first.copies
