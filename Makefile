@@ -62,8 +62,9 @@ chart: built ## helm lint and the chart's tests
 test: built ## all tests, on real API servers (no root), but for fleets of agents; WORKERS=3 at a time
 	@$(BIN)/pytest -m "not fleet" $(PARALLEL)
 
+test-swarm: WORKERS = 2
 test-swarm: built ## the tests with fleets of agents: kills, faults, the first seed's README (SOAK=1 for the long ones)
-	@$(BIN)/pytest -m fleet tests/integration
+	@$(BIN)/pytest -m fleet tests/integration $(PARALLEL)
 
 unit: $(READY) ## the tests that need no API server
 	@$(BIN)/pytest tests/unit $(PARALLEL)
@@ -110,5 +111,5 @@ cluster: cluster-programs ## a real cluster of three nodes on this machine: cont
 	@$(BIN)/python -m dev.cluster $(ARGS)
 
 test-e2e: cluster-programs ## the chart, the images and everything else on the real cluster (root; needs what cluster and images need)
-	@$(BIN)/python -m dev.images operator agent loader $(if $(CI),--install-packages)
+	@$(BIN)/python -m dev.images $(if $(CI),--install-packages)
 	@$(BIN)/pytest -s tests/e2e

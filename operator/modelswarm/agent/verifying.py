@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterable, Mapping
 from modelswarm.agent.errands import Errands
 from modelswarm.agent.exchange import Exchange, Replaced
 from modelswarm.agent.messages import BadFile
+from modelswarm.agent.segments import Segment
 from modelswarm.agent.stock import Stock
 from modelswarm.agent.troubles import Trouble, of_bad_file, of_liar
 from modelswarm.errors import DigestMismatch
 
 AT_ONCE = 2
+_LOOKS, _LOOK_SECONDS = 100, 0.05
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +107,6 @@ class Verifying:
                     # Ranges were dropped meanwhile; if they are here again, once more.
                     if losses == stock.losses(number):
                         await self._mend(number)
-                        return
                 except DigestMismatch as error:
                     if losses == stock.losses(number):
                         await self._mismatch(number, error)
@@ -115,13 +116,17 @@ class Verifying:
         self._changed()
 
     async def _mend(self, number: int) -> None:
-        """What was counted as here and is not on the disk is fetched."""
+        """What counts as here and is not on the disk: it is being noted this very moment, or it is fetched."""
         stock = self._stock
-        here = [each for each in stock.holdings.segments_of(number) if stock.holdings.has(each.index)]
-        lacking = [each for each in here if not await stock.covers(each)]
-        if lacking:
-            log.info("P2P %s: %s lacks %d of its segments", self._label, stock.files[number].path, len(lacking))
-            await self._exchange.refetch(lacking)
+        lacking: list[Segment] = []
+        for _ in range(_LOOKS):
+            await asyncio.sleep(_LOOK_SECONDS)
+            here = [each for each in stock.holdings.segments_of(number) if stock.holdings.has(each.index)]
+            lacking = [each for each in here if not await stock.covers(each)]
+            if not lacking:
+                return
+        log.info("P2P %s: %s lacks %d of its segments", self._label, stock.files[number].path, len(lacking))
+        await self._exchange.refetch(lacking)
 
     def _settle(self, number: int) -> None:
         self._stock.holdings.verify(number)

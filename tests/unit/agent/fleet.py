@@ -23,7 +23,7 @@ from modelswarm.agent.sharing import Joining, Sharing
 from modelswarm.agent.store import Filling, Store, StoreSettings
 from modelswarm.agent.swarm import Event, Peer, Window, WindowDone
 from modelswarm.content.manifest import Manifest, ManifestFile
-from modelswarm.errors import LoadError, PeerUnavailable
+from modelswarm.errors import LoadError, PeerUnavailable, StorageFailed
 from modelswarm.loader.effort import Effort
 from modelswarm.loader.leg import Stream
 
@@ -91,6 +91,8 @@ class Swarm:
     def __init__(self, air: "Air", node: str) -> None:
         self.entries: dict[str, _Entry] = {}
         self.node = node
+        self.deaf = False
+        """It gives and does not take."""
         self.report: Callable[[Event], None] = lambda event: None
         self._air = air
         air.swarms.append(self)
@@ -122,7 +124,7 @@ class Air:
         while True:
             await self.stirred.wait()
             self.stirred.clear()
-            for swarm in self.swarms:
+            for swarm in [each for each in self.swarms if not each.deaf]:
                 for identity, entry in list(swarm.entries.items()):
                     if not entry.told and swarm.entries.get(identity) is entry:
                         self._feed(swarm, identity, entry)
@@ -209,7 +211,10 @@ class Node:
                 if not done.done():
                     done.cancel()
                     await talk
-                await filling.complete()
+                while not filling.is_complete:
+                    # As a session does: what something still writes to is looked at again.
+                    with contextlib.suppress(StorageFailed):
+                        await filling.complete()
                 # The others may need what is here.
                 await talk
             finally:
