@@ -100,8 +100,11 @@ def test_on_kind(shell: Shell, cluster: Cluster, archives: Mapping[str, Path], h
 
         applied = page.run("kubectl apply -f examples/llamacpp/playground.yaml")
         assert applied.count(" created") == 2
-        tasks = rows(page.until("kubectl get p2ptasks -A", lambda said: len(rows(said)) == 3))
-        assert sorted(row[2] for row in tasks) == ["BitTorrent", "Direct", "Direct"]
+
+        def all_decided(said: str) -> bool:
+            return sorted(row[2] for row in rows(said)) == ["BitTorrent", "Direct", "Direct"]
+
+        page.until("kubectl get p2ptasks -A", all_decided)
         page.run("kubectl get playgrounds")
 
         def on_two(said: str) -> bool:

@@ -33,6 +33,8 @@ METAINFO = "metainfo"
 """Directory in the store's own for the torrents of complete contents."""
 PATIENCE_SECONDS = 10.0
 """How long a node that has just completed a content looks for somebody's metainfo before it makes its own."""
+UNCONNECTED_SECONDS = 60.0
+"""How long nobody may be connected although seeders answer over HTTP: their BitTorrent port may be closed to us."""
 
 log = logging.getLogger(__name__)
 
@@ -176,7 +178,8 @@ class Seeding:
                 case ModelStalled():
                     silent += self._swarm.settings.stall_seconds
                     log.warning("P2P %s: nothing from %d seeders for %.0f s", content[:16], event.peers, silent)
-                    if silent >= seconds or not await self._is_any_alive(urls):
+                    patience = seconds if event.peers else min(seconds, UNCONNECTED_SECONDS)
+                    if silent >= patience or not await self._is_any_alive(urls):
                         return False
                 case TorrentFailed(message=message):
                     log.warning("P2P %s: %s", content[:16], message)

@@ -276,6 +276,9 @@ class Swarm:
             if record.held:
                 continue
             if still > self.settings.widen_seconds:
+                if not record.connected:
+                    # Who refused us, because it did not know the torrent yet, may have been given up.
+                    record.asked.clear()
                 self._meet(record, (), everybody=True)
             if still > self.settings.stall_seconds:
                 record.moved = now
