@@ -97,6 +97,10 @@ class Exchange:
         """Windows that are on their way."""
         return sum(map(self._is_wanted, self._shared.values()))
 
+    def shares(self, identity: str) -> bool:
+        """Whether it is one of this content's windows."""
+        return identity in self._shared
+
     def hashes(self, segment: int) -> bytes | None:
         """What is known of a segment: the SHA-1s of its pieces, joined."""
         word = self._words.get(segment)

@@ -29,10 +29,10 @@ from modelswarm.agent.sharing import WindowPort
 from modelswarm.agent.starving import Starving
 from modelswarm.agent.stock import Stock
 from modelswarm.agent.store import Filling, Store
-from modelswarm.agent.swarm import Event, Peer
+from modelswarm.agent.swarm import Event, Peer, TorrentFailed
 from modelswarm.agent.troubles import Trouble
 from modelswarm.agent.verifying import Verifying
-from modelswarm.errors import StoreError
+from modelswarm.errors import InsufficientCapacity, StoreError
 
 CONNECTIONS = 8
 """To the origin, of all members together, as far as few members can give that many."""
@@ -209,6 +209,9 @@ class Member:
         """An event of the swarm; whether it was about this content."""
         if self._starving.hear(event):
             self._news.set()
+        if isinstance(event, TorrentFailed) and event.full and self._exchange.shares(event.torrent):
+            self._refused(InsufficientCapacity("the disk is full", need=0, free=0))
+            return True
         arrivals = await self._exchange.hear(event)
         if arrivals is None:
             return False

@@ -27,7 +27,7 @@ from modelswarm.agent.swarm import (
 )
 from modelswarm.agent.swarm.recheck import recheck
 from modelswarm.agent.troubles import Trouble, of_bad_file, of_silence
-from modelswarm.errors import BadMetainfo, DigestMismatch, PeerError, SwarmError
+from modelswarm.errors import BadMetainfo, DigestMismatch, InsufficientCapacity, PeerError, SwarmError
 
 METAINFO = "metainfo"
 """Directory in the store's own for the torrents of complete contents."""
@@ -181,6 +181,8 @@ class Seeding:
                     patience = seconds if event.peers else min(seconds, UNCONNECTED_SECONDS)
                     if silent >= patience or not await self._is_any_alive(urls):
                         return False
+                case TorrentFailed(full=True):
+                    raise InsufficientCapacity("the disk is full", need=0, free=0)
                 case TorrentFailed(message=message):
                     log.warning("P2P %s: %s", content[:16], message)
                     return False

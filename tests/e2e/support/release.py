@@ -52,6 +52,8 @@ class Release:
         return self.helm(verb, CHART, *(["--create-namespace"] if verb == "install" else []), *chosen)
 
     def install(self) -> str:
+        # Who was here before has left its Lease; that ours makes one is seen by test_rights.
+        self.cluster.plane.kubectl("-n", NAMESPACE, "delete", "lease/modelswarm-operator", "--ignore-not-found")
         started = time.monotonic()
         notes = self.put("install")
         self.wait()

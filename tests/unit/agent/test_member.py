@@ -11,9 +11,10 @@ import pytest
 
 from modelswarm.agent.messages import BadFile
 from modelswarm.agent.segments import plan
+from modelswarm.agent.swarm import TorrentFailed
 from modelswarm.agent.troubles import PEER_SHUNNED
 from modelswarm.content.manifest import Manifest
-from modelswarm.errors import AgentError, LoadError, Unavailable
+from modelswarm.errors import AgentError, InsufficientCapacity, LoadError, Unavailable
 from modelswarm.loader.outcome import Reason, Transient
 from tests.unit.agent.fleet import MIB, SEGMENT, Fleet, Node, fleet_of
 from tests.unit.agent.store.conftest import content, noise, object_content, put, tree
@@ -188,6 +189,25 @@ async def test_bytes_that_the_disk_changed_are_fetched_again_and_nobody_is_blame
             assert not filling.missing()
             await member.close()
         assert coordinator.shunned == frozenset()
+
+
+async def test_a_disk_that_is_full_for_the_swarm_is_full_for_the_node(tmp_path: Path) -> None:
+    async with fleet_of(tmp_path, FILES, MODEL, "a", "b") as (fleet, _, _):
+        a, b = fleet.nodes.values()
+        fleet.air.swarms.remove(b.swarm)  # nothing comes to it
+        bringing = asyncio.create_task(a.bring(MODEL))
+        async with await b.store.begin(MODEL) as filling:
+            member = await b.join(filling)
+            talk = asyncio.create_task(b.talk(member))
+            await until(lambda: bool(b.swarm.entries))
+            assert not await member.hear(TorrentFailed("of another content", "No space left on device", full=True))
+            assert member.broken is None
+            assert await member.hear(TorrentFailed(next(iter(b.swarm.entries)), "No space left on device", full=True))
+            assert isinstance(member.broken, InsufficientCapacity)
+            for task in (talk, bringing):
+                task.cancel()
+            await asyncio.gather(talk, bringing, return_exceptions=True)
+            await member.close()
 
 
 # What goes wrong with the origin

@@ -48,10 +48,14 @@ class PeerBanned:
 
 @dataclass(frozen=True, slots=True)
 class TorrentFailed:
-    """The disk refused, or the files are not what was promised. The torrent stands still until it is dropped."""
+    """The disk refused, or the files are not what was promised. The torrent stands still until it is dropped.
+
+    ``full``: there is no space left.
+    """
 
     torrent: str
     message: str
+    full: bool = False
 
 
 Event: TypeAlias = WindowDone | WindowStalled | ModelDone | ModelStalled | PeerBanned | TorrentFailed

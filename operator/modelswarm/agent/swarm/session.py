@@ -13,6 +13,7 @@ by alerts, whose arrival the loop learns from a socket. Nothing asks all torrent
 
 import asyncio
 import contextlib
+import errno
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 
@@ -43,6 +44,7 @@ STOP_SECONDS = 10.0
 SAVE_SECONDS = 30.0
 """How often the progress of models that are being fetched is written down."""
 _BLOCKED = 1
+_SYSTEM = ("system", "generic")  # categories of errors whose values are those of errno
 
 
 class Swarm:
@@ -295,7 +297,7 @@ class Swarm:
         if record is None:
             return
         if alert.error.value():
-            self._failed(record, alert.error.message())
+            self._failed(record, alert.error)
             return
         record.handle = alert.handle
         if record.dropped:
@@ -334,11 +336,12 @@ class Swarm:
     def _on_failure(self, alert: lt.torrent_error_alert | lt.file_error_alert) -> None:
         record = self._find(alert)
         if record is not None:
-            self._failed(record, alert.error.message())
+            self._failed(record, alert.error)
 
-    def _failed(self, record: Torrent, message: str) -> None:
+    def _failed(self, record: Torrent, error: lt.error_code) -> None:
         self._wanted.leave(record, self._now())
-        self._report(TorrentFailed(record.id, message))
+        full = error.category().name() in _SYSTEM and error.value() in (errno.ENOSPC, errno.EDQUOT)
+        self._report(TorrentFailed(record.id, error.message(), full))
 
     def _on_readings(self, alert: lt.state_update_alert) -> None:
         now = self._now()

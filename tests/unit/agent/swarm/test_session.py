@@ -1,6 +1,9 @@
 """Windows between real sessions."""
 
 import asyncio
+import os
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -229,7 +232,31 @@ async def test_a_file_that_cannot_be_written_is_an_event(start_node: StartNode, 
     two.swarm.want(window, blocked / "partial", content="c", peers=[one.peer])
     event = await two.wait(TorrentFailed)
     assert isinstance(event, TorrentFailed)
-    assert event.torrent == window.id
+    assert (event.torrent, event.full) == (window.id, False)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 256 KiB."""
+    place = tmp_path / "small"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", place], check=True)
+    yield place
+    subprocess.run(["umount", "--lazy", place], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root for a file system of its own")
+async def test_a_full_disk_is_told_as_such(start_node: StartNode, small_disk: Path) -> None:
+    one, two = await start_node("one"), await start_node("two")
+    window = window_of(CONTENT, (0, 1))
+    one.swarm.offer(window, one.file(CONTENT), content="c")
+    target = small_disk / "partial"
+    with target.open("wb") as file:
+        file.truncate(len(CONTENT))
+    two.swarm.want(window, target, content="c", peers=[one.peer])
+    event = await two.wait(TorrentFailed)
+    assert isinstance(event, TorrentFailed)
+    assert (event.torrent, event.full) == (window.id, True), event.message
 
 
 async def test_stopping_twice_and_in_the_middle_of_a_transfer(start_node: StartNode) -> None:
