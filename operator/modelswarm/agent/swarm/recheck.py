@@ -15,7 +15,7 @@ import libtorrent as lt
 
 from modelswarm.agent.swarm import resume as progress
 from modelswarm.agent.swarm.bencoding import Bencoded, Dictionary, decode
-from modelswarm.agent.swarm.torrents import info_hash
+from modelswarm.agent.swarm.torrents import earlier_pieces
 from modelswarm.agent.swarm.whole import Whole
 
 BLOCK = 16 << 10
@@ -51,19 +51,9 @@ def recheck(whole: Whole, paths: Mapping[str, Path], resume: Path) -> int:
 
 def pieces_of(resume: bytes | None, whole: Whole) -> list[bool]:
     """Which pieces of the model an earlier run has written down."""
-    nothing = [False] * whole.pieces
-    if resume is None:
-        return nothing
-    try:
-        earlier = lt.read_resume_data(resume)
-    except RuntimeError:
-        return nothing
     info = lt.load_torrent_buffer(whole.metainfo).ti
     assert info is not None
-    # Written in whole bytes.
-    pieces = list(earlier.have_pieces)[: whole.pieces]
-    same = info_hash(earlier.info_hashes) == info_hash(info.info_hashes())
-    return pieces if same and len(pieces) == whole.pieces else nothing
+    return earlier_pieces(resume, info)
 
 
 def _piece_hashes(document: Dictionary, path: str) -> list[bytes]:

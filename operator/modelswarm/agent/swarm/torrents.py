@@ -93,7 +93,8 @@ def of_model(
         # Pieces are hashed when they are first asked for: a file that rotted is noticed before it spreads.
         params.flags |= lt.torrent_flags.seed_mode
         return params
-    here = _earlier_pieces(resume, params)
+    assert params.ti is not None
+    here = earlier_pieces(resume, params.ti)
     priorities = [WANTED] * whole.pieces
     for index, path in whole.files:
         if path in have:
@@ -118,16 +119,16 @@ def missing_pieces(record: Torrent) -> tuple[int, ...]:
     return tuple(number for number, (has, how) in enumerate(zip(here, wanted, strict=False)) if how and not has)
 
 
-def _earlier_pieces(resume: bytes | None, params: lt.add_torrent_params) -> list[bool]:
-    assert params.ti is not None
-    nothing = [False] * params.ti.num_pieces()
+def earlier_pieces(resume: bytes | None, info: lt.torrent_info) -> list[bool]:
+    """Which pieces of a torrent an earlier run has written down."""
+    nothing = [False] * info.num_pieces()
     if resume is None:
         return nothing
     try:
         earlier = lt.read_resume_data(resume)
     except RuntimeError:
         return nothing
-    same = info_hash(earlier.info_hashes) == info_hash(params.ti.info_hashes())
+    same = info_hash(earlier.info_hashes) == info_hash(info.info_hashes())
     # Written in whole bytes.
     pieces = list(earlier.have_pieces)[: len(nothing)]
     return pieces if same and len(pieces) == len(nothing) else nothing
