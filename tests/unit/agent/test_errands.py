@@ -2,10 +2,16 @@
 
 import asyncio
 
+import pytest
+
 from modelswarm.agent.errands import Errands
 
 
-async def test_an_errand_that_is_asked_for_again_while_it_runs_runs_once_more() -> None:
+@pytest.mark.parametrize(
+    ("again", "expected"),
+    [pytest.param(True, 2, id="once more"), pytest.param(False, 1, id="once, unless it is asked for again")],
+)
+async def test_an_errand_that_is_asked_for_while_it_runs(again: bool, expected: int) -> None:
     errands = Errands("content", ended=lambda kind: None, refused=lambda error: None)
     gate, runs = asyncio.Event(), 0
 
@@ -14,35 +20,16 @@ async def test_an_errand_that_is_asked_for_again_while_it_runs_runs_once_more() 
         runs += 1
         await gate.wait()
 
-    errands.start("verify", 1, work, again=True)
+    errands.start("verify", 1, work)
     await asyncio.sleep(0)
     for _ in range(3):
-        errands.start("verify", 1, work, again=True)
+        errands.start("verify", 1, work, again=again)
         errands.start("verify", 1, work)
     gate.set()
     async with asyncio.timeout(10):
         while errands.has("verify", 1):  # noqa: ASYNC110
             await asyncio.sleep(0)
-    assert runs == 2
-
-
-async def test_what_is_asked_for_once_runs_once() -> None:
-    errands = Errands("content", ended=lambda kind: None, refused=lambda error: None)
-    gate, runs = asyncio.Event(), 0
-
-    async def work() -> None:
-        nonlocal runs
-        runs += 1
-        await gate.wait()
-
-    errands.start("read", 1, work)
-    await asyncio.sleep(0)
-    errands.start("read", 1, work)
-    gate.set()
-    async with asyncio.timeout(10):
-        while errands.has("read", 1):  # noqa: ASYNC110
-            await asyncio.sleep(0)
-    assert runs == 1
+    assert runs == expected
 
 
 async def test_nothing_begins_again_after_the_end() -> None:
