@@ -158,7 +158,7 @@ async def ours(plan: BarePlan, number: int, done: Done) -> AsyncIterator[Done]:
         if plan.way is Way.MODEL:
             whole = read_metainfo((plan.made / "model.torrent").read_bytes(), plan.manifest(), CONTENT, SECRET)
             if number == 0:
-                swarm.seed_model(whole, paths, peers=peers)
+                swarm.seed_model(whole, paths)
             else:
                 swarm.fetch_model(whole, paths, have=(), peers=peers)
             return

@@ -26,7 +26,9 @@ from dev.installation import ROOT
 
 MIB = 1 << 20
 KEPT_SECONDS = 3600
-"""Archives and wheels that nobody has asked for in so long are removed when a new image is built."""
+"""Archives that nobody has asked for in so long are removed when a new image is built."""
+WHEELS_KEPT_SECONDS = 7 * 86_400
+"""The same of wheels, which have to be downloaded again."""
 
 
 class NotRoot(RuntimeError):
@@ -114,7 +116,6 @@ def prepare(targets: Iterable[str] | None = None, *, root: Path = ROOT, afresh: 
             archive.touch()
             images[target] = Image(target, archive, read(archive), seconds)
         if buildah is not None:
-            plan.wheels.touch()
             _remove_old(home)
     return images
 
@@ -160,7 +161,10 @@ def _build(buildah: Buildah, plan: _Plan, target: str, archive: Path, afresh: bo
 
 
 def _remove_old(home: Path) -> None:
-    oldest = time.time() - KEPT_SECONDS
-    for path in (*home.glob("*-v*.tar"), *home.glob("wheels-*")):
-        if path.stat().st_mtime < oldest:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    now = time.time()
+    for path in home.glob("*-v*.tar"):
+        if path.stat().st_mtime < now - KEPT_SECONDS:
+            path.unlink()
+    for path in home.glob("wheels-*"):
+        if path.stat().st_mtime < now - WHEELS_KEPT_SECONDS:
+            shutil.rmtree(path)

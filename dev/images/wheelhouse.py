@@ -24,6 +24,8 @@ GLIBC = 36
 EXTRAS = ("operator", "agent", "loader", "loader-gated")
 # pip installs, and setuptools makes a wheel of our own package; neither is in an image at the end.
 BUILD_TOOLS = ("pip", "setuptools")
+RETRIES = 8
+"""Pip's, with growing pauses: about a minute without the index is survived."""
 
 
 class WheelsUnavailable(RuntimeError):
@@ -38,11 +40,13 @@ def wheelhouse(root: Path) -> Path:
     content = "\n".join([*wanted, *platforms(), constraints.read_text()])
     directory = cache_directory() / "images" / f"wheels-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
     if directory.exists():
+        directory.touch()
         return directory
     scratch = directory.with_suffix(".part")  # pip keeps what is there already
     started = time.monotonic()
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", f"--dest={scratch}"]
     command += [
+        f"--retries={RETRIES}",
         "--only-binary=:all:",
         f"--python-version={PYTHON}",
         "--implementation=cp",

@@ -1,7 +1,7 @@
 """One connection that is read in large pieces: what arrives goes straight into a buffer, and is handed out as it is.
 
 Where bytes come slowly, every few packets would be a piece, and a GB would be some hundred thousand of them. So after
-a small piece the connection is left alone for some milliseconds, in which the kernel gathers what arrives.
+a small piece the connection is left alone for as long as it takes the kernel to gather a larger one.
 """
 
 import asyncio
@@ -11,8 +11,15 @@ from typing import Any, cast
 BUFFER = 256 << 10
 PLENTY = 64 << 10
 """A piece of so many bytes is worth its way."""
-FIRST_PAUSE, LONGEST_PAUSE = 0.001, 0.016
-"""Seconds. Each pause after a small piece is twice the last one, until something is sent: an answer begins at once."""
+GATHERED = 40 << 10
+"""What a pause is to bring: less than the 64 KiB of a fresh connection's window, so that no sender has to wait."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.001, 0.064
+"""Seconds. What is sent starts from the first again: an answer begins at once."""
+
+
+def next_pause(last: float, size: int) -> float:
+    """Seconds to wait after ``size`` bytes have gathered in ``last`` seconds; not more than twice as many."""
+    return min(max(last * min(GATHERED / size, 2.0), FIRST_PAUSE), LONGEST_PAUSE)
 
 
 class Wire(asyncio.BufferedProtocol):
@@ -25,10 +32,13 @@ class Wire(asyncio.BufferedProtocol):
         self._view = memoryview(bytearray(BUFFER))
         self._filled = 0
         self._transport: asyncio.Transport | None = None
+        self._socket: asyncio.Transport | None = None
+        """Under TLS the transport below it, which would be woken all the same."""
         self._error: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._pause: asyncio.TimerHandle | None = None
-        self._seconds = FIRST_PAUSE
+        self._seconds = 0.0
+        """The last pause."""
         self._room = asyncio.Event()
         self._room.set()
 
@@ -45,13 +55,13 @@ class Wire(asyncio.BufferedProtocol):
             finally:
                 self._waiter = None
         data, self._filled = bytes(self._view[: self._filled]), 0
+        self._seconds = next_pause(self._seconds, len(data))
         if len(data) >= PLENTY:
             self._go_on()
         elif not self.ended and self._pause is None:
-            assert self._transport is not None
-            self._transport.pause_reading()
+            assert self._socket is not None
+            self._socket.pause_reading()
             self._pause = self._loop.call_later(self._seconds, self._go_on)
-            self._seconds = min(2 * self._seconds, LONGEST_PAUSE)
         return data
 
     async def write(self, data: bytes) -> None:
@@ -59,7 +69,7 @@ class Wire(asyncio.BufferedProtocol):
             raise ConnectionResetError("the connection is closed")
         self._transport.write(data)
         # It is for an answer, which shall not wait.
-        self._seconds = FIRST_PAUSE
+        self._seconds = 0.0
         self._go_on()
         await self._room.wait()
         if self._error is not None:
@@ -88,7 +98,8 @@ class Wire(asyncio.BufferedProtocol):
         if self._pause is not None:
             self._pause.cancel()
             self._pause = None
-        if self._transport is not None and not self.ended:
+        if self._transport is not None and self._socket is not None and not self.ended:
+            self._socket.resume_reading()
             self._transport.resume_reading()
 
     def _wake(self) -> None:
@@ -99,6 +110,7 @@ class Wire(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._socket = self._socket or self._transport
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._view[self._filled :]

@@ -8,8 +8,9 @@ minutes of a test take no time, and the same seed gives the same order of events
 
 import asyncio
 import contextlib
+import functools
 import random
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -219,7 +220,7 @@ class Agent:
         store.threads._executor = Inline()
         await self._stack.enter_async_context(store)
         kube = company.server.client(self._interrupt)
-        self.swarm = CompanySwarm(company.air, self.name, lambda content, path: company.seeder_of(content, path, self))
+        self.swarm = CompanySwarm(company.air, self.name, functools.partial(company.seeder_of, self))
         self._stack.callback(company.air.swarms.remove, self.swarm)
         swarm, wire = cast(RealSwarm, self.swarm), cast(MetainfoClient, Wire(company, self))
         signals = Signals(settings.low_watermark)
@@ -340,9 +341,9 @@ class Company:
         other = self.at(url)
         return other.is_alive and own.is_alive and (other is own or not (other.cut_off or own.cut_off))
 
-    def seeder_of(self, content: str, path: str, asking: Agent) -> Path | None:
+    def seeder_of(self, asking: Agent, content: str, path: str, hosts: Collection[str]) -> Path | None:
         for agent in self.agents.values():
-            if agent is not asking and self.reaches(asking, agent.url):
+            if agent.host in hosts and self.reaches(asking, agent.url):
                 model = agent.swarm.models.get(content)
                 if model is not None and path in model.have:
                     return model.paths[path]

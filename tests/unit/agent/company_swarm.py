@@ -1,8 +1,8 @@
 """The swarm of one node of a company (``company``), played: windows as in ``fleet``, and whole models."""
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from modelswarm.agent.swarm import Counters, ModelDone, ModelStalled, Peer, SwarmSettings, Whole, WindowStalled
@@ -12,8 +12,8 @@ from tests.unit.agent.fleet import Air, Swarm
 STALL_SECONDS = 15.0
 STEP = 0.1
 """Seconds that a file of a whole model takes from node to node."""
-SeederOf = Callable[[str, str], Path | None]
-"""Where another node that can be reached has a file, by content and path in it; None if nowhere."""
+SeederOf = Callable[[str, str, Collection[str]], Path | None]
+"""Where one of some hosts, if it can be reached, has a file, by content and path in it; None if nowhere."""
 
 
 @dataclass(slots=True)
@@ -23,6 +23,8 @@ class _Model:
     have: set[str]
     told: bool
     moved_at: float
+    hosts: set[str] = field(default_factory=set)
+    """To whom it connects."""
 
 
 class CompanySwarm(Swarm):
@@ -37,7 +39,7 @@ class CompanySwarm(Swarm):
         """Bytes of whole models that came."""
         self._seeder_of = seeder_of
 
-    def seed_model(self, whole: Whole, paths: Mapping[str, Path], *, peers: Collection[Peer] = ()) -> None:
+    def seed_model(self, whole: Whole, paths: Mapping[str, Path]) -> None:
         self.models.setdefault(whole.content_id, _Model(whole, paths, set(paths), True, 0.0))
 
     def fetch_model(
@@ -52,7 +54,14 @@ class CompanySwarm(Swarm):
         pieces = pieces_of(resume.read_bytes() if resume is not None and resume.exists() else None, whole)
         earlier = [path for index, path in whole.files if all(pieces[number] for number in whole.pieces_of(index))]
         now = asyncio.get_running_loop().time()
-        self.models[whole.content_id] = _Model(whole, paths, {*have, *earlier}, False, now)
+        hosts = {peer.host for peer in peers}
+        self.models[whole.content_id] = _Model(whole, paths, {*have, *earlier}, False, now, hosts)
+
+    def add_peers(self, torrent: str, peers: Iterable[Peer]) -> None:
+        if torrent in self.models:
+            self.models[torrent].hosts |= {peer.host for peer in peers}
+        else:
+            super().add_peers(torrent, peers)
 
     async def save(self) -> None:
         """What came is on the disk, where it is found again."""
@@ -79,7 +88,7 @@ class CompanySwarm(Swarm):
 
     def _bring(self, content: str, model: _Model, now: float) -> None:
         for path in sorted(model.paths.keys() - model.have):
-            source = self._seeder_of(content, path)
+            source = self._seeder_of(content, path, model.hosts)
             if source is None:
                 continue
             data = source.read_bytes()

@@ -112,6 +112,33 @@ async def test_its_seeders_leave_and_others_come(tmp_path: Path) -> None:
         assert company.origin.total <= 2 * MODEL.bytes
 
 
+async def test_it_connects_to_those_that_have_the_content_and_to_nobody_else(tmp_path: Path) -> None:
+    async with company_of(tmp_path, FILES, MODEL) as company:
+        [seeder] = await seeded(company, "seeder")
+        for stranger in company.add(*(f"stranger-{number}" for number in range(12))):
+            await stranger.start()
+        [late] = company.add("late")
+        await late.start(MODEL)
+        await company.until(lambda: late.swarm.moved > 0)
+        assert late.swarm.models[hash_of(MODEL)].hosts == {seeder.host}
+        await company.until_ready(MODEL, [late])
+
+
+async def test_standing_still_it_asks_those_too_that_became_complete_meanwhile(tmp_path: Path) -> None:
+    async with company_of(tmp_path, FILES, MODEL) as company:
+        first, second = await seeded(company, "first", "second")
+        await second.stop()
+        first.swarm.models.clear()  # it answers, and sends nothing
+        [late] = company.add("late")
+        await late.start(MODEL)
+        await company.until(lambda: bool(late.swarm.models))
+        await second.start()
+        await late.parts.discovery.refresh()
+        await company.until_ready(MODEL, [late])
+        assert company.origin.total == MODEL.bytes
+        assert late.standing(MODEL).reason is None
+
+
 async def test_metainfo_that_is_none_is_not_believed(tmp_path: Path) -> None:
     async with company_of(tmp_path, FILES, MODEL) as company:
         good, bad = await seeded(company, "good", "bad")

@@ -7,6 +7,7 @@ import ipaddress
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -16,6 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from modelswarm.loader.network import LargeReads, open_client
+from modelswarm.loader.wire import FIRST_PAUSE, GATHERED, LONGEST_PAUSE, next_pause
 
 BODY = bytes(range(256)) * 8192
 """2 MiB: more than one read."""
@@ -60,6 +62,60 @@ async def chatter(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
     await reader.read()
 
 
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
+        .sign(key, hashes.SHA256())
+    )
+    path = tmp_path_factory.mktemp("tls") / "pair.pem"
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM) + private)
+    return path
+
+
+def server_context(certificate: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    return context
+
+
+@dataclass(frozen=True)
+class Way:
+    """To a server of the test's own: with TLS or without it."""
+
+    client: httpx.AsyncClient
+    scheme: str
+    context: ssl.SSLContext | None
+
+    @contextlib.asynccontextmanager
+    async def get(self, handler: Handler) -> AsyncIterator[httpx.Response]:
+        async with (
+            serving(handler, self.context) as port,
+            self.client.stream("GET", f"{self.scheme}://127.0.0.1:{port}/") as response,
+        ):
+            yield response
+
+
+@pytest.fixture(params=["http", "https"])
+async def way(request: pytest.FixtureRequest, certificate: Path) -> AsyncIterator[Way]:
+    ours = ssl.create_default_context(cafile=str(certificate))
+    async with httpx.AsyncClient(transport=LargeReads(ours), timeout=10) as client:
+        yield Way(client, request.param, server_context(certificate) if request.param == "https" else None)
+
+
 @pytest.fixture
 async def client() -> AsyncIterator[httpx.AsyncClient]:
     async with httpx.AsyncClient(transport=LargeReads(ssl.create_default_context()), timeout=0.2) as client:
@@ -80,7 +136,7 @@ async def test_a_body_arrives_and_the_connection_is_used_again(client: httpx.Asy
     assert connections == 1
 
 
-async def test_what_trickles_in_is_gathered_and_nothing_of_it_is_lost(client: httpx.AsyncClient) -> None:
+async def test_what_trickles_in_is_gathered_and_nothing_of_it_is_lost(way: Way) -> None:
     pieces = 400
 
     async def trickle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -93,13 +149,28 @@ async def test_what_trickles_in_is_gathered_and_nothing_of_it_is_lost(client: ht
             await asyncio.sleep(0.0005)
         await reader.read()
 
-    async with serving(trickle) as port, client.stream("GET", f"http://127.0.0.1:{port}/") as response:
+    async with way.get(trickle) as response:
         got = [data async for data in response.aiter_raw()]
     assert b"".join(got) == BODY
     assert len(got) < pieces / 2
 
 
-async def test_a_reader_that_takes_its_time_holds_the_sender_back(client: httpx.AsyncClient) -> None:
+@pytest.mark.parametrize(
+    ("last", "size", "next_one"),
+    [
+        pytest.param(0.0, 300, FIRST_PAUSE, id="the first is short"),
+        pytest.param(0.004, 1500, 0.008, id="little came: twice as long"),
+        pytest.param(0.010, GATHERED, 0.010, id="just right"),
+        pytest.param(0.020, 4 * GATHERED, 0.005, id="faster than thought"),
+        pytest.param(LONGEST_PAUSE, 100, LONGEST_PAUSE, id="never too long"),
+        pytest.param(FIRST_PAUSE, 10 * GATHERED, FIRST_PAUSE, id="never none at all"),
+    ],
+)
+def test_pauses_follow_the_rate(last: float, size: int, next_one: float) -> None:
+    assert next_pause(last, size) == pytest.approx(next_one)
+
+
+async def test_a_reader_that_takes_its_time_holds_the_sender_back(way: Way) -> None:
     sent = 0
     total = 64 << 20
 
@@ -111,8 +182,9 @@ async def test_a_reader_that_takes_its_time_holds_the_sender_back(client: httpx.
             writer.write(bytes(1 << 18))
             await writer.drain()
             sent += 1 << 18
+        await reader.read()
 
-    async with serving(flood) as port, client.stream("GET", f"http://127.0.0.1:{port}/", timeout=10) as response:
+    async with way.get(flood) as response:
         parts = response.aiter_raw()
         await anext(parts)
         before = -1
@@ -152,36 +224,10 @@ async def test_a_scheme_that_is_not_http(client: httpx.AsyncClient) -> None:
         await client.get("ftp://127.0.0.1/")
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
-        .sign(key, hashes.SHA256())
-    )
-    path = tmp_path_factory.mktemp("tls") / "pair.pem"
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM) + private)
-    return path
-
-
 class TestTLS:
     @pytest.fixture
     def context(self, certificate: Path) -> ssl.SSLContext:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate)
-        return context
+        return server_context(certificate)
 
     async def test_a_body_arrives_from_a_host_whose_ca_the_environment_names(
         self, certificate: Path, context: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch

@@ -160,16 +160,15 @@ class Swarm:
 
     # Complete models
 
-    def seed_model(self, whole: Whole, paths: Mapping[str, Path], *, peers: Collection[Peer] = ()) -> None:
-        """Serve a model that is complete and checked. ``paths``: where each of its files is.
+    def seed_model(self, whole: Whole, paths: Mapping[str, Path]) -> None:
+        """Serve a model that is complete and checked, to whoever connects. ``paths``: where each of its files is.
 
         Nothing is read now. A piece is hashed when it is first asked for, so a file that rotted does not spread.
         """
         if whole.content_id in self._torrents:
-            self.add_peers(whole.content_id, peers)
             return
         params = torrents.of_model(whole, paths, have=set(paths), resume=None)
-        self._add(params, Kind.MODEL, whole.content_id, whole.content_id, peers, (), done=True)
+        self._add(params, Kind.MODEL, whole.content_id, whole.content_id, (), (), done=True)
 
     def fetch_model(
         self,
@@ -242,6 +241,9 @@ class Swarm:
         chosen = known
         if not everybody:
             chosen = neighbours(record.id, self.settings.node, known, record.holders, self.settings.degree)
+        elif not record.connected and record.asked.issuperset(known):
+            # Who refused us, because it did not know the torrent yet, may have been given up.
+            record.asked.clear()
         fresh = [peer for peer in chosen if peer not in record.asked][:MAX_CONNECTIONS]
         record.asked.update(fresh)
         return fresh
@@ -278,9 +280,6 @@ class Swarm:
             if record.held:
                 continue
             if still > self.settings.widen_seconds:
-                if not record.connected:
-                    # Who refused us, because it did not know the torrent yet, may have been given up.
-                    record.asked.clear()
                 self._meet(record, (), everybody=True)
             if still > self.settings.stall_seconds:
                 record.moved = now

@@ -74,6 +74,7 @@ async def start_node(tmp_path: Path) -> AsyncIterator[StartNode]:
             download_rate: int = 0,
             upload_rate: int = 0,
             stall_seconds: float = 60.0,
+            widen_seconds: float = 1.0,
         ) -> Node:
             directory = tmp_path / name
             directory.mkdir(exist_ok=True)
@@ -86,7 +87,7 @@ async def start_node(tmp_path: Path) -> AsyncIterator[StartNode]:
                 download_rate=download_rate,
                 upload_rate=upload_rate,
                 stall_seconds=stall_seconds,
-                widen_seconds=1.0,
+                widen_seconds=widen_seconds,
                 reading_seconds=0.1,
             )
             node = Node(settings, directory)

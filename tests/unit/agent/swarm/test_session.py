@@ -10,6 +10,7 @@ import pytest
 
 from modelswarm.agent.swarm import (
     Encryption,
+    Peer,
     PeerBanned,
     Swarm,
     SwarmSettings,
@@ -17,6 +18,7 @@ from modelswarm.agent.swarm import (
     WindowDone,
     WindowStalled,
 )
+from modelswarm.agent.swarm.settings import MAX_CONNECTIONS
 from modelswarm.agent.swarm.windows import MIB
 from modelswarm.errors import CannotListen
 from tests.unit.agent.swarm.conftest import Node, StartNode, eventually, random_bytes, window_of
@@ -97,6 +99,15 @@ async def test_peers_that_become_known_later_are_asked(start_node: StartNode) ->
     one.swarm.offer(window, one.file(CONTENT), content="c")
     two.swarm.want(window, two.empty(len(CONTENT)), content="c", peers=[])
     two.swarm.add_peers(window.id, [one.peer])
+    await two.wait(WindowDone)
+
+
+async def test_the_only_one_who_has_it_is_found_among_more_peers_than_are_asked_at_once(start_node: StartNode) -> None:
+    one, two = await start_node("one"), await start_node("two", widen_seconds=0.2)
+    deaf = [Peer(f"deaf-{number}", f"127.9.9.{number + 1}", one.peer.port) for number in range(2 * MAX_CONNECTIONS)]
+    window = window_of(CONTENT, (0, 1))
+    one.swarm.offer(window, one.file(CONTENT), content="c")
+    two.swarm.want(window, two.empty(len(CONTENT)), content="c", peers=[*deaf, one.peer])
     await two.wait(WindowDone)
 
 
