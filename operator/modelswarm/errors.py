@@ -25,7 +25,8 @@
     ├── AgentError                    a node's agent cannot begin with a content; carries a typed reason
     ├── StoreError                    what a node's store of contents could not do; carries a typed reason
     │   ├── StoreBusy                 another process holds the store                      (retried)
-    │   ├── InsufficientCapacity      it does not fit, with what may go gone; both numbers  (retried)
+    │   ├── InsufficientCapacity      it does not fit, with what may go gone; both numbers  (a person must act)
+    │   │   └── DiskFull              the disk has become full in the middle of it           (retried)
     │   ├── DigestMismatch            complete, and not what the manifest says              (fetched again)
     │   ├── PathOutsideRoot           a directory that the store may not fill               (a person must act)
     │   └── StorageFailed             the disk cannot be read or written                    (retried)
@@ -235,11 +236,30 @@ class InsufficientCapacity(StoreError):
     """``need`` and ``free`` are bytes: what must still be written, and what may be."""
 
     reason = StoreReason.INSUFFICIENT_CAPACITY
+    retryable = False
 
     def __init__(self, message: str, *, need: int, free: int) -> None:
         super().__init__(message)
         self.need = need
         self.free = free
+
+
+class DiskFull(InsufficientCapacity):
+    """The disk has become full in the middle of it; the next attempt may find something to evict.
+
+    Whoever notices it knows no numbers: they are told (``tell``) where they are known.
+    """
+
+    retryable = True
+
+    def __init__(self, message: str = "the disk is full") -> None:
+        super().__init__(message, need=0, free=0)
+
+    def tell(self, need: int, free: int, text: str) -> None:
+        """``need`` and ``free`` in bytes, and in words."""
+        if not self.need:
+            self.need, self.free, self.message = need, free, f"{self.message}: {text}"
+            self.args = (self.message,)
 
 
 class DigestMismatch(StoreError):

@@ -32,7 +32,7 @@ from modelswarm.agent.store import Filling, Store
 from modelswarm.agent.swarm import Event, Peer, TorrentFailed
 from modelswarm.agent.troubles import Trouble
 from modelswarm.agent.verifying import Verifying
-from modelswarm.errors import InsufficientCapacity, StoreError
+from modelswarm.errors import DiskFull, StoreError
 
 CONNECTIONS = 8
 """To the origin, of all members together, as far as few members can give that many."""
@@ -210,7 +210,7 @@ class Member:
         if self._starving.hear(event):
             self._news.set()
         if isinstance(event, TorrentFailed) and event.full and self._exchange.shares(event.torrent):
-            self._refused(InsufficientCapacity("the disk is full", need=0, free=0))
+            self._refused(DiskFull())
             return True
         arrivals = await self._exchange.hear(event)
         if arrivals is None:

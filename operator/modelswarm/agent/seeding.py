@@ -27,7 +27,7 @@ from modelswarm.agent.swarm import (
 )
 from modelswarm.agent.swarm.recheck import recheck
 from modelswarm.agent.troubles import Trouble, of_bad_file, of_silence
-from modelswarm.errors import BadMetainfo, DigestMismatch, InsufficientCapacity, PeerError, SwarmError
+from modelswarm.errors import BadMetainfo, DigestMismatch, DiskFull, PeerError, SwarmError
 
 METAINFO = "metainfo"
 """Directory in the store's own for the torrents of complete contents."""
@@ -189,7 +189,7 @@ class Seeding:
                     same = [url for url, metainfo in found.items() if metainfo == whole.metainfo]
                     self._swarm.add_peers(content, self._peers(same))
                 case TorrentFailed(full=True):
-                    raise InsufficientCapacity("the disk is full", need=0, free=0)
+                    raise DiskFull()
                 case TorrentFailed(message=message):
                     log.warning("P2P %s: %s", content[:16], message)
                     return False

@@ -15,7 +15,6 @@ from modelswarm.errors import (
     ContentError,
     ContentReason,
     Forbidden,
-    InsufficientCapacity,
     KubeError,
     ModelswarmError,
     PeerError,
@@ -74,11 +73,8 @@ def of_error(error: Exception, wanted: Wanted) -> Trouble:
             return Trouble(ModelState.FAILED, error.reason, explain_denial(error.message, wanted), False)
         case ContentError():
             return Trouble(ModelState.FAILED, error.reason, error.message, error.retryable)
-        case InsufficientCapacity():
-            # A disk that is full in the middle of it says no number. The next attempt does, or finds what may go.
-            return Trouble(ModelState.FAILED, error.reason, str(error), error.need == 0)
         case StoreError():
-            return Trouble(ModelState.FAILED, error.reason, str(error), error.retryable)
+            return Trouble(ModelState.FAILED, error.reason, error.message, error.retryable)
         case AgentError() | SourceChanged():
             return Trouble(ModelState.FAILED, error.reason, error.message, False)
     return Trouble(ModelState.FAILED, INTERNAL_ERROR, "see the agent's log", True)

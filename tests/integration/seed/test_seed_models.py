@@ -66,6 +66,8 @@ def test_a_deleted_model_leaves_the_nodes_and_comes_back_when_it_is_made_again(s
     seed.hub.counters.reset()
     seed.create("m", uri, path=path)
     seed.ready(label, *agents)
+    # The NodeCache follows the label within a second or two.
+    eventually(lambda: all(seed.model(agent.node, repository.id).get("state") == "Ready" for agent in agents), 10, 0.1)
     for agent in agents:
         assert files_in(agent.store / "org" / "m") == digests(repository)
         entry = seed.model(agent.node, repository.id)
@@ -188,9 +190,10 @@ def test_two_models_of_one_repository_have_their_own_paths(seed: Seed, agents: l
     assert all(files_in(agent.store / "c") == digests(repository) for agent in agents)
     seed.api.delete("ClusterBaseModel", "one")
     gone(seed, agents, one, "clusterbasemodel.one", "a/one")
+    # Whoever has just completed it looks for the others' metainfo first.
+    eventually(lambda: all(is_seeded(agent, model_hash(repository)) for agent in agents), 30, 0.2)
     for agent in agents:
         assert files_in(agent.store / "b" / "two") == digests(repository)
-        assert is_seeded(agent, model_hash(repository))
         assert seed.entries(agent.node)["default.basemodel.two"]["status"] == "Ready"
     assert seed.sent() == size(repository)
 

@@ -12,6 +12,7 @@ from modelswarm.content.source import HubSource
 from modelswarm.errors import (
     AccessDenied,
     AgentError,
+    DiskFull,
     Forbidden,
     InsufficientCapacity,
     ModelswarmError,
@@ -54,7 +55,7 @@ def wanted(secret: SecretRef | None = None, kind: str = "BaseModel") -> Wanted:
             id="no room",
         ),
         pytest.param(
-            InsufficientCapacity("the disk is full", need=0, free=0),
+            DiskFull(),
             "Failed",
             "InsufficientCapacity",
             True,

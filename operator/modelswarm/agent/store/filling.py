@@ -275,7 +275,7 @@ class Filling:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.close()
+        await self._store.end(self, error)
 
 
 def _status(partial: Partial) -> os.stat_result:

@@ -11,7 +11,7 @@ from modelswarm.agent.store.filling import Filling
 from modelswarm.agent.store.partial import Partial
 from modelswarm.agent.store.shelf import Shelf
 from modelswarm.agent.store.threads import Threads
-from modelswarm.errors import InsufficientCapacity
+from modelswarm.errors import DiskFull, InsufficientCapacity
 
 
 class Room:
@@ -43,10 +43,7 @@ class Room:
     async def reserve(self, filling: Filling) -> None:
         """Hold what ``filling`` still needs; evict for it. Raises ``InsufficientCapacity`` and nothing was evicted."""
         async with self._lock:
-            occupied = await self._threads.run(self._shelf.partial_bytes)
-            others = [it.missing_keys() for it in self._fillings.values() if it is not filling]
-            # What it shares with another download is reserved already.
-            need = outstanding([filling.missing_keys(), *others], occupied) - outstanding(others, occupied)
+            need, others = await self._need(filling)
             capacity = await self._measure(others)
             if need > capacity.available:
                 short = need - capacity.available
@@ -55,9 +52,15 @@ class Room:
                     await self._evict(choice.contents)
                     capacity = await self._measure(others)
             if need > capacity.available:
-                raise InsufficientCapacity(
-                    f"need {human(need)}, free {human(capacity.available)}", need=need, free=capacity.available
-                )
+                free = capacity.available
+                raise InsufficientCapacity(_numbers(need, free), need=need, free=free)
+
+    async def count(self, filling: Filling, error: DiskFull) -> None:
+        """Tell the error what ``filling`` needs, and what is free."""
+        async with self._lock:
+            need, others = await self._need(filling)
+            free = (await self._measure(others)).available
+            error.tell(need, free, _numbers(need, free))
 
     async def keep_watermark(self) -> tuple[str, ...]:
         """Above the high watermark, evict down to the low one; returns what has left."""
@@ -84,6 +87,13 @@ class Room:
         """The content goes now, with what nobody else needs; returns bytes freed."""
         async with self._lock:
             return await self._evict((content,))
+
+    async def _need(self, filling: Filling) -> tuple[int, list[dict[str, int]]]:
+        """What it still has to write, and what the others have, by blob."""
+        occupied = await self._threads.run(self._shelf.partial_bytes)
+        others = [it.missing_keys() for it in self._fillings.values() if it is not filling]
+        # What it shares with another download is reserved already.
+        return outstanding([filling.missing_keys(), *others], occupied) - outstanding(others, occupied), others
 
     async def _measure(self, wanted: Iterable[Mapping[str, int]]) -> Capacity:
         occupied = await self._threads.run(self._shelf.partial_bytes)
@@ -116,3 +126,7 @@ class Room:
                 self._complete.discard(content)
                 freed += await self._threads.run(self._shelf.remove, content, held=self._held())
         return freed
+
+
+def _numbers(need: int, free: int) -> str:
+    return f"need {human(need)}, free {human(free)}"

@@ -21,7 +21,7 @@ from modelswarm.agent.store.shelf import MODELS, Shelf
 from modelswarm.agent.store.threads import Threads
 from modelswarm.agent.store.verify import BlobHash, Verified
 from modelswarm.content.manifest import Manifest
-from modelswarm.errors import DigestMismatch
+from modelswarm.errors import DigestMismatch, DiskFull
 
 
 class ContentState(StrEnum):
@@ -109,8 +109,8 @@ class Store:
             async with self.key_lock(record.content):
                 if not filling.is_complete:
                     await self._prepare(filling, places)
-        except BaseException:
-            await self.end(filling)
+        except BaseException as error:
+            await self.end(filling, error)
             raise
         return filling
 
@@ -231,7 +231,9 @@ class Store:
                     right = False
         return right
 
-    async def end(self, filling: Filling) -> None:
+    async def end(self, filling: Filling, error: BaseException | None = None) -> None:
+        if isinstance(error, DiskFull):
+            await self._room.count(filling, error)
         if filling.share(-1) <= 0:
             await self._end(filling)
 

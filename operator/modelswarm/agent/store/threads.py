@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
 
-from modelswarm.errors import InsufficientCapacity, StorageFailed
+from modelswarm.errors import DiskFull, StorageFailed
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -66,7 +66,7 @@ def storage_errors() -> Iterator[None]:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         if error.errno in _NO_SPACE:
-            raise InsufficientCapacity(f"{where}the disk is full", need=0, free=0) from error
+            raise DiskFull(f"{where}the disk is full") from error
         if error.errno == errno.EXDEV:
             raise StorageFailed(
                 f"{where}it is on another file system than the store, and a hard link cannot lead there"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from modelswarm.agent.store import Protection, Store, StoreSettings, content_id
-from modelswarm.errors import InsufficientCapacity
+from modelswarm.errors import DiskFull, InsufficientCapacity
 from tests.unit.agent.store.conftest import MIB, content, fill, noise, put, tree
 
 FILES = {"one.bin": noise("one", 3 * MIB), "two.bin": noise("two", 2 * MIB)}
@@ -68,6 +68,10 @@ async def test_a_disk_that_fills_up_under_way_says_so_and_can_go_on(small_disk: 
         fill_up(other)
         with pytest.raises(InsufficientCapacity, match="the disk is full"):
             await store.threads.run(partial.write, [FILES["two.bin"]], 0)
+        with pytest.raises(DiskFull, match=r"the disk is full: need \d[.\d]*Mi, free 0") as caught:
+            async with await store.begin(content(FILES)):
+                await store.threads.run(partial.write, [FILES["two.bin"]], 0)
+        assert caught.value.need == len(FILES["two.bin"]) - 4096
         other.unlink()
         assert partial.present == [(0, 4096)]
         await fill(filling, FILES)
