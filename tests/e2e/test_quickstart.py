@@ -15,8 +15,9 @@ from dev.cluster.archive import push
 from dev.cluster.cluster import Cluster
 from dev.hub import Hub, Repository, make_gguf, make_model
 from dev.installation import ROOT
+from tests.documents import blocks_of
 from tests.e2e.support.mirror import LLAMACPP, VLLM, Engine, mirror, values
-from tests.e2e.support.page import Walk, blocks_of
+from tests.e2e.support.page import Walk
 from tests.e2e.support.release import TAG
 from tests.e2e.support.shell import Shell
 from tests.integration.support import Api, eventually

@@ -1,72 +1,13 @@
-"""The commands of a page of the documentation, in their order. Reading is pure; ``Walk`` runs them as written."""
+"""A walk through a page of the documentation, running its commands as written."""
 
-import re
-import textwrap
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Self
 
 from dev.installation import ROOT
+from tests.documents import Step, section_of, transcribed
 from tests.e2e.support.shell import Shell
 from tests.integration.support import eventually
-
-_FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
-_HERE = re.compile(r"<<'(\w+)'$")
-
-
-@dataclass(frozen=True, slots=True)
-class Command:
-    """``shown`` is what the page shows as its output."""
-
-    text: str
-    shown: str = ""
-
-
-def section_of(markdown: str, title: str | None) -> str:
-    """From its heading to the next one of the same level; None: what comes before all of them. Raises ValueError."""
-    first, *parts = re.split(r"^## ", markdown, flags=re.MULTILINE)
-    if title is None:
-        return first
-    for part in parts:
-        if part.partition("\n")[0] == title:
-            return part
-    raise ValueError(f"the page has no section {title!r}")
-
-
-def blocks_of(markdown: str, language: str) -> list[str]:
-    """What is fenced, without the indentation of the fence."""
-    return [textwrap.dedent(body) for _, word, body in _FENCE.findall(markdown) if word == language]
-
-
-def commands_of(markdown: str) -> list[Command]:
-    """What stands after ``$`` or ``#`` in the console blocks, with its continuations: lines that begin with ``>``, that
-    follow a backslash, or that are a here-document."""
-    return [command for block in blocks_of(markdown, "console") for command in _commands(block.splitlines())]
-
-
-def _commands(lines: list[str]) -> Iterator[Command]:
-    typed: list[str] = []
-    shown: list[str] = []
-    until = ""
-    for line in lines:
-        if until:
-            typed.append(line)
-            until = "" if line == until else until
-        elif line.startswith(("$ ", "# ")):
-            if typed:
-                yield Command("\n".join(typed), "\n".join(shown))
-            typed, shown = [line[2:]], []
-            here = _HERE.search(line)
-            until = here[1] if here else ""
-        elif line.startswith("> "):
-            typed.append(line[2:])
-        elif typed and not shown and typed[-1].endswith("\\"):
-            typed.append(line)
-        else:
-            shown.append(line)
-    if typed:
-        yield Command("\n".join(typed), "\n".join(shown))
 
 
 class Walk:
@@ -76,7 +17,7 @@ class Walk:
     def __init__(self, shell: Shell, page: str, section: str | None) -> None:
         self.text = section_of((ROOT / page).read_text(), section)
         self._shell = shell
-        self._left = commands_of(self.text)
+        self._left = transcribed(self.text)
 
     def __enter__(self) -> Self:
         return self
@@ -123,14 +64,14 @@ class Walk:
         for beginning in beginnings:
             self._next(beginning)
 
-    def _next(self, beginning: str) -> Command:
+    def _next(self, beginning: str) -> Step:
         assert self._left, f"the page ends before {beginning!r}"
         command = self._left.pop(0)
         assert command.text.startswith(beginning), f"the page says {command.text!r} where {beginning!r} was expected"
         return command
 
 
-def _same_columns(command: Command, said: str) -> None:
+def _same_columns(command: Step, said: str) -> None:
     header = command.shown.partition("\n")[0]
     if header and header == header.upper():
         assert said.partition("\n")[0].split() == header.split(), (command.text, said)
