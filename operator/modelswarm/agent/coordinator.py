@@ -170,7 +170,7 @@ class Coordinator:
         member = self._roster.get(report.node)
         if member is None:
             full = Failure(reason="TooManyMembers", message=f"the content has {MAX_MEMBERS} members")
-            return Answer(epoch=self.epoch, segment_bytes=self._segment_bytes, failure=full, calm=HOLD_SECONDS)
+            return Answer(epoch=self.epoch, segment_bytes=self._segment_bytes, failure=full)
         orders = member.orders = self._orders(member, now)
         member.told = now
         self._asking.note(member, orders.asked, now)
@@ -197,7 +197,6 @@ class Coordinator:
             shunned=tuple(sorted(self._shunned)),
             digests=news.digests,
             pause=self._refusals.pause(now),
-            calm=self.calm(),
             readers=self.readers,
             failure=self._refusals.final or self._refusals.latest,
             open=orders.open,

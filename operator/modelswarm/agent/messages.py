@@ -168,8 +168,6 @@ class Answer(Message):
     """Digests that hold for files that the manifest has none for: the first reader's."""
     pause: Seconds = 0.0
     """Seconds in which nobody reads the origin: it asked for that (429)."""
-    calm: Seconds = 0.0
-    """Seconds between reports of nothing but progress, so that many members do not drown the coordinator."""
     readers: Annotated[tuple[Name, ...], Field(max_length=8192)] = ()
     failure: Failure | None = None
     """Not retryable: the content cannot be had, for anybody. Retryable: what went wrong last, for the eye."""
