@@ -129,6 +129,17 @@ def test_a_copy_on_a_dead_node_is_made_elsewhere_from_the_one_that_is_left(swarm
     assert swarm.sent(model) == 0
 
 
+def test_wanted_everywhere_after_all_it_comes_from_the_one_that_has_it(swarm: Swarm) -> None:
+    """Three late comers at once: what one gets, the others get from it too."""
+    model = swarm.publish()
+    task = swarm.distribute(model, placement={"copies": 1})
+    swarm.succeeded(task, 1)
+    swarm.hub.counters.reset()
+    swarm.distribute(model, task, placement={"copies": "All"})
+    swarm.is_right(model, swarm.succeeded(task, len(swarm.nodes))["resolved"]["digest"], swarm.nodes)
+    assert swarm.sent(model) == 0
+
+
 def test_a_pod_warms_the_node_it_is_on(swarm: Swarm) -> None:
     model = swarm.publish()
     task = swarm.distribute(model, placement={"copies": 1})

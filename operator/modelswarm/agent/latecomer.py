@@ -109,8 +109,7 @@ class LateComer:
         present = self._filling.present_bytes()
         self._pulse()
         try:
-            timeout = parts.settings.download_timeout
-            fetched = await parts.seeding.fetch(self._filling, self._model_hash, seeders, timeout)
+            fetched = await parts.seeding.fetch(self._filling, seeders, parts.settings.download_timeout)
         finally:
             # The swarm's counters are read now and then, and count what came twice; the disk knows better.
             came = self._filling.present_bytes() - present or self.unmarked

@@ -130,11 +130,11 @@ class Seeding:
         for suffix in (".torrent", ".resume"):
             self._path(content).with_suffix(suffix).unlink(missing_ok=True)
 
-    async def fetch(self, filling: Filling, model_hash: str, seeders: Mapping[str, bytes], seconds: float) -> Fetched:
+    async def fetch(self, filling: Filling, seeders: Mapping[str, bytes], seconds: float) -> Fetched:
         """Get what is missing from complete seeders. ``seconds``: of silence at the end, after which it is given up.
 
-        Only nodes that have the content are connected to, and they name those that fetch it at the same time: most
-        agents of a large cluster know nothing of it.
+        Nodes that have the content are connected to, and they name those that fetch it at the same time. The others
+        are tried when it stands still: most agents of a large cluster know nothing of it.
 
         Cancelled, given up, or killed, what came is kept and believed the next time, if it has its hash: until then the
         store knows nothing of it.
@@ -153,9 +153,10 @@ class Seeding:
         if found:
             log.info("P2P %s: %d pieces of it were on the disk", content[:16], found)
         self._waiting[content] = asyncio.get_running_loop().create_future()
-        self._swarm.fetch_model(whole, paths, have=set(paths) - missing, peers=self._peers(urls), resume=resume)
+        have, holders = set(paths) - missing, [peer.node for peer in self._peers(urls)]
+        self._swarm.fetch_model(whole, paths, have=have, peers=self._peers(), holders=holders, resume=resume)
         try:
-            if not await self._follow(whole, model_hash, urls, seconds):
+            if not await self._follow(content, urls, seconds):
                 await self._swarm.save()
                 return Fetched(False, urls, trouble=of_silence(len(urls)))
         except asyncio.CancelledError:
@@ -170,9 +171,9 @@ class Seeding:
             return Fetched(False, urls, wrong=True, trouble=of_bad_file(wrong[0], urls))
         return Fetched(True, urls)
 
-    async def _follow(self, whole: Whole, model_hash: str, urls: Collection[str], seconds: float) -> bool:
-        """Whether everything came. When it stands still, those that have become complete meanwhile are asked too."""
-        content, silent = whole.content_id, 0.0
+    async def _follow(self, content: str, urls: Collection[str], seconds: float) -> bool:
+        """Whether everything came."""
+        silent = 0.0
         while True:
             event = await self._waiting[content]
             self._waiting[content] = asyncio.get_running_loop().create_future()
@@ -185,9 +186,7 @@ class Seeding:
                     patience = seconds if event.peers else min(seconds, UNCONNECTED_SECONDS)
                     if silent >= patience or not await self._is_any_alive(urls):
                         return False
-                    found = await self.seeders(model_hash)
-                    same = [url for url, metainfo in found.items() if metainfo == whole.metainfo]
-                    self._swarm.add_peers(content, self._peers(same))
+                    self._swarm.add_peers(content, self._peers())
                 case TorrentFailed(full=True):
                     raise DiskFull()
                 case TorrentFailed(message=message):
@@ -252,8 +251,8 @@ class Seeding:
         directory = Path(filling.directory)
         return {file.path: directory / file.path for file in filling.manifest.files}
 
-    def _peers(self, urls: Collection[str]) -> list[Peer]:
-        return [as_peer(peer) for peer in self._discovery.peers() if peer.url in urls]
+    def _peers(self, urls: Collection[str] | None = None) -> list[Peer]:
+        return [as_peer(peer) for peer in self._discovery.peers() if urls is None or peer.url in urls]
 
     def _path(self, content: str) -> Path:
         return self._store.root / ".modelswarm" / METAINFO / f"{content}.torrent"

@@ -24,7 +24,8 @@ class _Model:
     told: bool
     moved_at: float
     hosts: set[str] = field(default_factory=set)
-    """To whom it connects."""
+    """To whom it connects; ``others``: and to whom as well when it stands still."""
+    others: set[str] = field(default_factory=set)
 
 
 class CompanySwarm(Swarm):
@@ -49,17 +50,18 @@ class CompanySwarm(Swarm):
         *,
         have: Collection[str],
         peers: Collection[Peer],
+        holders: Iterable[str] = (),
         resume: Path | None = None,
     ) -> None:
         pieces = pieces_of(resume.read_bytes() if resume is not None and resume.exists() else None, whole)
         earlier = [path for index, path in whole.files if all(pieces[number] for number in whole.pieces_of(index))]
         now = asyncio.get_running_loop().time()
-        hosts = {peer.host for peer in peers}
-        self.models[whole.content_id] = _Model(whole, paths, {*have, *earlier}, False, now, hosts)
+        hosts, others = {peer.host for peer in peers if peer.node in holders}, {peer.host for peer in peers}
+        self.models[whole.content_id] = _Model(whole, paths, {*have, *earlier}, False, now, hosts, others)
 
     def add_peers(self, torrent: str, peers: Iterable[Peer]) -> None:
         if torrent in self.models:
-            self.models[torrent].hosts |= {peer.host for peer in peers}
+            self.models[torrent].others |= {peer.host for peer in peers}
         else:
             super().add_peers(torrent, peers)
 
@@ -104,4 +106,5 @@ class CompanySwarm(Swarm):
             self.report(ModelDone(content))
         elif now - model.moved_at >= STALL_SECONDS:
             model.moved_at = now
+            model.hosts |= model.others
             self.report(ModelStalled(content, 0))

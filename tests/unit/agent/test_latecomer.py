@@ -112,7 +112,7 @@ async def test_its_seeders_leave_and_others_come(tmp_path: Path) -> None:
         assert company.origin.total <= 2 * MODEL.bytes
 
 
-async def test_it_connects_to_those_that_have_the_content_and_to_nobody_else(tmp_path: Path) -> None:
+async def test_it_connects_to_those_that_have_the_content(tmp_path: Path) -> None:
     async with company_of(tmp_path, FILES, MODEL) as company:
         [seeder] = await seeded(company, "seeder")
         for stranger in company.add(*(f"stranger-{number}" for number in range(12))):
@@ -124,7 +124,7 @@ async def test_it_connects_to_those_that_have_the_content_and_to_nobody_else(tmp
         await company.until_ready(MODEL, [late])
 
 
-async def test_standing_still_it_asks_those_too_that_became_complete_meanwhile(tmp_path: Path) -> None:
+async def test_standing_still_it_asks_the_others_too(tmp_path: Path) -> None:
     async with company_of(tmp_path, FILES, MODEL) as company:
         first, second = await seeded(company, "first", "second")
         await second.stop()

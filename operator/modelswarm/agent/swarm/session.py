@@ -31,7 +31,7 @@ from modelswarm.agent.swarm.events import (
     WindowDone,
     WindowStalled,
 )
-from modelswarm.agent.swarm.neighbours import Peer, neighbours
+from modelswarm.agent.swarm.neighbours import Peer
 from modelswarm.agent.swarm.resume import Progress, read
 from modelswarm.agent.swarm.settings import MAX_CONNECTIONS, SwarmSettings
 from modelswarm.agent.swarm.torrents import Kind, Torrent, info_hash
@@ -177,18 +177,22 @@ class Swarm:
         *,
         have: Collection[str],
         peers: Collection[Peer],
+        holders: Iterable[str] = (),
         resume: Path | None = None,
     ) -> None:
         """Fetch a model's files to ``paths``, but for those in ``have``, which are there. ModelDone follows.
 
-        What came is written down in ``resume`` now and then, and believed when the same is asked for again; the caller
-        removes it together with the files.
+        ``holders`` are nodes that have it. The other ``peers``, most of which may never have heard of it, are tried
+        when it stands still: some may be fetching it too.
+
+        What came is written down in ``resume`` now and then, and believed the next time, until the caller removes it.
         """
-        if whole.content_id in self._torrents:
-            self.add_peers(whole.content_id, peers)
+        content = whole.content_id
+        if content in self._torrents:
+            self.add_peers(content, peers)
             return
         params = torrents.of_model(whole, paths, have=have, resume=read(resume))
-        self._add(params, Kind.MODEL, whole.content_id, whole.content_id, peers, (), done=False, resume=resume)
+        self._add(params, Kind.MODEL, content, content, peers, holders, done=False, resume=resume)
 
     async def save(self) -> None:
         """Write down what has come of models that are being fetched, so that a restart goes on from there."""
@@ -220,9 +224,6 @@ class Swarm:
         params.peers = [(peer.host, peer.port) for peer in self._acquaint(record, peers)]
         self._engine.session.async_add_torrent(params)
 
-    def _now(self) -> float:
-        return asyncio.get_running_loop().time()
-
     def _meet(self, record: Torrent, peers: Iterable[Peer], *, everybody: bool = False) -> None:
         fresh = self._acquaint(record, peers, everybody=everybody)
         for peer in fresh:
@@ -237,11 +238,9 @@ class Swarm:
             if peer.node != self.settings.node and peer.host not in self._shunned:
                 record.peers[peer.node] = peer
                 self._nodes[peer.host] = peer.node
-        known = list(record.peers.values())
-        chosen = known
-        if not everybody:
-            chosen = neighbours(record.id, self.settings.node, known, record.holders, self.settings.degree)
-        elif not record.connected and record.asked.issuperset(known):
+        settings, known = self.settings, list(record.peers.values())
+        chosen = known if everybody else record.first_choice(settings.node, settings.degree)
+        if everybody and not record.connected and record.asked.issuperset(known):
             # Who refused us, because it did not know the torrent yet, may have been given up.
             record.asked.clear()
         fresh = [peer for peer in chosen if peer not in record.asked][:MAX_CONNECTIONS]
@@ -256,8 +255,7 @@ class Swarm:
             self._engine.session.remove_torrent(record.handle)
 
     def _hear(self, alert: lt.alert) -> None:
-        handler = _HANDLERS.get(type(alert))
-        if handler is not None:
+        if handler := _HANDLERS.get(type(alert)):
             handler(self, alert)
 
     async def _read_forever(self) -> None:
@@ -288,6 +286,9 @@ class Swarm:
                 else:
                     self._report(ModelStalled(record.id, record.connected))
         self._wanted.let_in(now)
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
 
     # What libtorrent says
 

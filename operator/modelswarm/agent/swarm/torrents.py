@@ -7,7 +7,7 @@ from pathlib import Path
 
 import libtorrent as lt
 
-from modelswarm.agent.swarm.neighbours import Peer
+from modelswarm.agent.swarm.neighbours import Peer, neighbours
 from modelswarm.agent.swarm.settings import MAX_CONNECTIONS
 from modelswarm.agent.swarm.whole import Whole
 from modelswarm.agent.swarm.windows import Window, to_metainfo
@@ -52,6 +52,13 @@ class Torrent:
     here: int = 0
     uploaded: int = 0
     downloaded: int = 0
+
+    def first_choice(self, own: str, degree: int) -> list[Peer]:
+        """Of the peers, those that node ``own`` connects to as long as something moves."""
+        known = list(self.peers.values())
+        if self.kind is Kind.MODEL and self.holders:
+            return [peer for peer in known if peer.node in self.holders]
+        return neighbours(self.id, own, known, self.holders, degree)
 
 
 def info_hash(hashes: lt.info_hash_t) -> str:

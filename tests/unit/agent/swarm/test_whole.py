@@ -7,6 +7,7 @@ import pytest
 
 from modelswarm.agent.swarm import ModelDone, Peer, TorrentFailed, Whole, make_metainfo, read_metainfo
 from modelswarm.agent.swarm.bencoding import Bencoded, Dictionary, decode, encode
+from modelswarm.agent.swarm.settings import MAX_CONNECTIONS
 from modelswarm.agent.swarm.whole import MAX_BYTES, MAX_PIECES, MIB, piece_length, source_tag
 from modelswarm.content.manifest import Manifest, ManifestFile, Origin, OriginKind
 from modelswarm.errors import BadMetainfo, SwarmError
@@ -236,6 +237,24 @@ async def test_a_model_with_folders_and_empty_files_travels_to_other_paths(
     assert {path: place.read_bytes() for path, place in paths.items()} == FILES
     assert sorted(place.name for place in two.directory.iterdir()) == ["partials"]
     await eventually(lambda: one.swarm.counters.seeding == 1)
+
+
+async def test_whoever_has_it_is_connected_to_first_and_the_others_when_it_stands_still(
+    tmp_path: Path, start_node: StartNode
+) -> None:
+    one, two = await start_node("one"), await start_node("two")
+    three = await start_node("three", widen_seconds=0.2)
+    whole = whole_of(tmp_path, FILES)
+    deaf = [Peer(f"deaf-{number}", f"127.9.8.{number + 1}", one.peer.port) for number in range(MAX_CONNECTIONS)]
+    one.swarm.seed_model(whole, paths_in(tmp_path / "made", FILES))
+    paths = sparse_in(two.directory / "partials", FILES)
+    two.swarm.fetch_model(whole, paths, have=(), peers=[*deaf, one.peer], holders=["one"])
+    assert two.swarm._torrents[CONTENT_ID].asked == {one.peer}
+    await two.wait(ModelDone)
+    # Who is told to have it is not there any more, and among the others there is one.
+    paths = sparse_in(three.directory / "partials", FILES)
+    three.swarm.fetch_model(whole, paths, have=(), peers=[*deaf, one.peer], holders=["deaf-7"])
+    await three.wait(ModelDone)
 
 
 async def test_files_that_are_here_do_not_travel_and_are_served(tmp_path: Path, start_node: StartNode) -> None:
