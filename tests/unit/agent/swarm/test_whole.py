@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from modelswarm.agent.swarm import ModelDone, Peer, TorrentFailed, Whole, make_metainfo, read_metainfo
+from modelswarm.agent.swarm import ModelDone, Peer, TorrentFailed, Whole, make_metainfo, read_metainfo, torrents
 from modelswarm.agent.swarm.bencoding import Bencoded, Dictionary, decode, encode
 from modelswarm.agent.swarm.settings import MAX_CONNECTIONS
 from modelswarm.agent.swarm.whole import MAX_BYTES, MAX_PIECES, MIB, piece_length, source_tag
@@ -255,6 +255,23 @@ async def test_whoever_has_it_is_connected_to_first_and_the_others_when_it_stand
     paths = sparse_in(three.directory / "partials", FILES)
     three.swarm.fetch_model(whole, paths, have=(), peers=[*deaf, one.peer], holders=["deaf-7"])
     await three.wait(ModelDone)
+
+
+async def test_whom_a_busy_seed_does_not_take_gets_it_from_those_that_it_took(
+    tmp_path: Path, start_node: StartNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes = [await start_node(f"n{number}", widen_seconds=0.5) for number in range(4)]
+    whole = whole_of(tmp_path, FILES)
+    with monkeypatch.context() as patch:
+        patch.setattr(torrents, "MAX_CONNECTIONS", 1)
+        nodes[0].swarm.seed_model(whole, paths_in(tmp_path / "made", FILES))
+    peers = [node.peer for node in nodes]
+    for node in nodes[1:]:
+        paths = sparse_in(node.directory / "p", FILES)
+        node.swarm.fetch_model(whole, paths, have=(), peers=peers, holders=["n0"])
+    for node in nodes[1:]:
+        await node.wait(ModelDone)
+    await eventually(lambda: nodes[0].swarm.counters.connections == 1)
 
 
 async def test_files_that_are_here_do_not_travel_and_are_served(tmp_path: Path, start_node: StartNode) -> None:
