@@ -23,7 +23,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Self
 from urllib.parse import quote
 
@@ -39,13 +39,12 @@ from dev.component_flags import (
     scheduler_flags,
 )
 from dev.pki import CertificateAuthority, KeyPair, signing_key, write_kubeconfig, write_private
-from dev.process import LOOPBACK, Child, StartupFailed, free_port
+from dev.process import LOOPBACK, Child, StartupFailed, free_port, interrupt_on_stop_signals
 
 READY_TIMEOUT = 120.0
 """Seconds. A start takes three to four; the rest is for a machine that is busy with something else."""
 PORT_ATTEMPTS = 5
 POLL_INTERVAL = 0.05
-_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SERVICE_NAMES = ("kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local")
 
 
@@ -338,18 +337,6 @@ def main() -> int:
     except (BinaryUnavailable, StartupFailed, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
-
-
-def interrupt_on_stop_signals() -> None:
-    """From now on a signal that asks this program to stop raises KeyboardInterrupt in its main thread, once."""
-    for number in _STOP_SIGNALS:
-        signal.signal(number, _interrupt)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    for other in _STOP_SIGNALS:
-        signal.signal(other, signal.SIG_IGN)  # a second Ctrl-C must not interrupt the clean-up
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from subprocess import TimeoutExpired
 import httpx
 
 from dev.binaries import BinaryUnavailable
-from dev.controlplane import ControlPlane, KubectlFailed, interrupt_on_stop_signals
+from dev.controlplane import ControlPlane, KubectlFailed
 from dev.demo_console import Console
 from dev.demo_engine import ENGINES, EngineDemo, Stage, Surroundings
 from dev.demo_gate import GateWatch, Opened
@@ -32,7 +32,7 @@ from dev.demo_summary import check_tasks, looks, origin_rows
 from dev.dragonfly.packages import PackagesMissing
 from dev.hub import Hub, HubThread, Kind, Repository, Slow, make_model
 from dev.installation import NAMESPACE, ROOT, SERVICE_ACCOUNT, OperatorProcess, install
-from dev.process import StartupFailed
+from dev.process import StartupFailed, interrupt_on_stop_signals
 from dev.registry import Registry
 
 EXAMPLE = "examples/huggingface/playground.yaml"

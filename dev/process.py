@@ -19,8 +19,10 @@ import weakref
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
+from types import FrameType
 
 LOOPBACK = "127.0.0.1"
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 # Runs in the child between fork and exec. A separate interpreter instead of ``preexec_fn``, because Python code between
 # fork and exec can deadlock in a program with threads, and a test runner has threads. The parent check closes the gap
@@ -210,3 +212,15 @@ def _network() -> int:
 def _stop_all() -> None:
     for child in list(_running):
         child.stop()
+
+
+def interrupt_on_stop_signals() -> None:
+    """From now on a signal that asks this program to stop raises KeyboardInterrupt in its main thread, once."""
+    for number in _STOP_SIGNALS:
+        signal.signal(number, _interrupt)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    for other in _STOP_SIGNALS:
+        signal.signal(other, signal.SIG_IGN)  # a second Ctrl-C must not interrupt the clean-up
+    raise KeyboardInterrupt

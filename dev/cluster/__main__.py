@@ -15,10 +15,10 @@ from dev.binaries import BinaryUnavailable
 from dev.cluster.cluster import Cluster, kubeconfig_for
 from dev.cluster.doorway import Doorway
 from dev.cluster.programs import PREREQUISITE_MISSING, ClusterUnavailable
-from dev.controlplane import KubectlFailed, interrupt_on_stop_signals
+from dev.controlplane import KubectlFailed
 from dev.hub import Hub, Repository, make_model
 from dev.netns import NetnsUnavailable
-from dev.process import LOOPBACK, StartupFailed
+from dev.process import LOOPBACK, StartupFailed, interrupt_on_stop_signals
 
 MODEL = "facebook/opt-125m"
 _SHARDS, _SHARD_BYTES = 4, 8 << 20

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Self
 
 import yaml
@@ -39,7 +39,7 @@ from dev.dragonfly.databases import install_mariadb, listens, mariadb, redis, wa
 from dev.dragonfly.manager import Manager
 from dev.dragonfly.network import FIRST_DAEMON, FIRST_SEED, SERVER_HOST, LoopbackNetwork, StackNetwork
 from dev.dragonfly.packages import PackagesMissing, ensure_packages
-from dev.process import Child, StartupFailed
+from dev.process import Child, StartupFailed, interrupt_on_stop_signals
 
 READY_TIMEOUT = 90.0
 POLL_INTERVAL = 0.1
@@ -314,8 +314,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--directory", type=Path, help="keep state and logs in this new or empty directory")
     options = parser.parse_args()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _exit)
+    interrupt_on_stop_signals()
     try:
         stack = DragonflyStack(daemons=options.daemons, seeds=options.seeds, directory=options.directory)
         with stack:
@@ -325,15 +324,11 @@ def main() -> int:
                 print(f"{daemon.name} {daemon.address} {daemon.socket}", flush=True)
             while True:
                 signal.pause()
+    except KeyboardInterrupt:
+        return 0
     except (BinaryUnavailable, PackagesMissing, StartupFailed, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
-
-
-def _exit(number: int, frame: FrameType | None) -> None:
-    for other in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(other, signal.SIG_IGN)  # a second Ctrl-C must not interrupt the clean-up
-    raise SystemExit(0)
 
 
 if __name__ == "__main__":
