@@ -112,4 +112,4 @@ cluster: cluster-programs ## a real cluster of three nodes on this machine: cont
 
 test-e2e: cluster-programs ## the chart, the images and everything else on the real cluster (root; needs what cluster and images need)
 	@$(BIN)/python -m dev.images $(if $(CI),--install-packages)
-	@$(BIN)/pytest -s tests/e2e
+	@$(BIN)/pytest -s --durations=12 tests/e2e
