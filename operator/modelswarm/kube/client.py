@@ -7,6 +7,7 @@ import asyncio
 import random
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlencode
 
@@ -58,8 +59,8 @@ class KubeClient:
 
     Every call ends within ``timeout`` seconds, attempts and pauses included. What has not reached the server, or may
     safely reach it twice, is tried a few times; longer retrying belongs to the work queue. ``may_write`` is asked right
-    before every write is sent (the Lease); while it says no, nothing but reads goes out. ``manager`` is the name under
-    which the server notes whose a field is.
+    before every write is sent, on a connection that is open (the Lease); while it says no, nothing but reads goes out.
+    ``manager`` is the name under which the server notes whose a field is.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class KubeClient:
             connector_owner=False,
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None),  # one asyncio.timeout per call covers everything
+            trace_configs=[self._tracing()],
         )
         self._connection = _connection_options(api_client)
         self._metrics = metrics or ClientMetrics()
@@ -226,11 +228,16 @@ class KubeClient:
             headers["Accept"] = accept
         if content_type is not None:
             headers["Content-Type"] = content_type
-        if method != "GET" and not self._may_write():
-            raise Unavailable("not the leader any more; another operator goes on from here")
+        is_write = method != "GET"
         try:
             async with self._session.request(
-                method, url, data=data, headers=headers, allow_redirects=False, **self._connection
+                method,
+                url,
+                data=data,
+                headers=headers,
+                allow_redirects=False,
+                trace_request_ctx=is_write,
+                **self._connection,
             ) as response:
                 answer = await response.read()
         except aiohttp.ClientError as error:
@@ -242,6 +249,18 @@ class KubeClient:
             raise error_for(response.status, response.headers, answer)
         found: JsonObject = from_json(answer)
         return found
+
+    def _tracing(self) -> aiohttp.TraceConfig:
+        """Asks ``may_write`` as late as can be: a process that is frozen while it connects may wake after its Lease."""
+
+        async def ask(session: aiohttp.ClientSession, context: SimpleNamespace, params: object) -> None:
+            if context.trace_request_ctx and not self._may_write():
+                raise Unavailable("not the leader any more; another operator goes on from here")
+
+        tracing = aiohttp.TraceConfig()
+        tracing.on_connection_create_end.append(ask)
+        tracing.on_connection_reuseconn.append(ask)
+        return tracing
 
     async def watch(
         self,

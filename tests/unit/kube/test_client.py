@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -253,6 +254,28 @@ async def test_who_may_not_write_still_reads() -> None:
             with pytest.raises(Unavailable, match="not the leader any more"):
                 await CALLS[call](kube)
         assert [request.method for request in server.requests] == ["PATCH", "GET"]
+
+
+async def test_who_loses_the_lease_while_it_connects_writes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving() as (kube, server, _):
+        leading = [True]
+        kube._may_write = lambda: leading[0]
+        connector = kube._session.connector
+        assert connector is not None
+        connect = connector._create_connection
+
+        async def slowly(*args: Any) -> Any:
+            connection = await connect(*args)
+            leading[0] = False  # as if the process had slept here
+            return connection
+
+        monkeypatch.setattr(connector, "_create_connection", slowly)
+        for call in ("apply", "delete", "create"):
+            leading[0] = True
+            with pytest.raises(Unavailable, match="not the leader any more"):
+                await CALLS[call](kube)
+        await kube.get(CONFIGMAP, "c", "ns")
+        assert [request.method for request in server.requests] == ["GET"]
 
 
 def page(names: str, continue_: str = "", version: str = "9") -> web.Response:
