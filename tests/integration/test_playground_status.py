@@ -206,10 +206,10 @@ def test_the_gate_timeout_annotation_opens_the_gate_and_says_degraded(
 ) -> None:
     hub_valve.shut()
     model = scene.model("slow", repository.id)
-    scene.playground("pg", model, annotations={"modelswarm.io/gate-timeout": "2s"})
+    scene.playground("pg", model, annotations={"modelswarm.io/gate-timeout": "6s"})
     has(scene, "Available", "False", "WaitingForModel")
     assert scene.find("Deployment", "pg") is None
-    pod = scene.deployment("pg")["spec"]["template"]["spec"]
+    pod = scene.deployment("pg", 20)["spec"]["template"]["spec"]
     has(scene, "Degraded", "True", "GateTimeout", "without progress")
     # The loader has no pin to follow, so it asks for what the user wrote.
     assert {"name": "REVISION", "value": "main"} in pod["initContainers"][0]["env"]
