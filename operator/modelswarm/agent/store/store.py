@@ -232,10 +232,10 @@ class Store:
         return right
 
     async def end(self, filling: Filling, error: BaseException | None = None) -> None:
-        if isinstance(error, DiskFull):
-            await self._room.count(filling, error)
         if filling.share(-1) <= 0:
             await self._end(filling)
+        if isinstance(error, DiskFull):
+            await self._room.count(filling, error)
 
     async def _end(self, filling: Filling) -> None:
         if self._fillings.get(filling.content) is not filling:
