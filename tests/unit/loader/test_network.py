@@ -101,10 +101,12 @@ class Way:
     context: ssl.SSLContext | None
 
     @contextlib.asynccontextmanager
-    async def get(self, handler: Handler) -> AsyncIterator[httpx.Response]:
+    async def get(self, handler: Handler, *, read: float = 10) -> AsyncIterator[httpx.Response]:
+        """``read``: seconds in which something must arrive."""
+        timeout = httpx.Timeout(10, read=read)
         async with (
             serving(handler, self.context) as port,
-            self.client.stream("GET", f"{self.scheme}://127.0.0.1:{port}/") as response,
+            self.client.stream("GET", f"{self.scheme}://127.0.0.1:{port}/", timeout=timeout) as response,
         ):
             yield response
 
@@ -112,7 +114,7 @@ class Way:
 @pytest.fixture(params=["http", "https"])
 async def way(request: pytest.FixtureRequest, certificate: Path) -> AsyncIterator[Way]:
     ours = ssl.create_default_context(cafile=str(certificate))
-    async with httpx.AsyncClient(transport=LargeReads(ours), timeout=10) as client:
+    async with httpx.AsyncClient(transport=LargeReads(ours)) as client:
         yield Way(client, request.param, server_context(certificate) if request.param == "https" else None)
 
 
@@ -149,7 +151,7 @@ async def test_what_trickles_in_is_gathered_and_nothing_of_it_is_lost(way: Way) 
             await asyncio.sleep(0.0005)
         await reader.read()
 
-    async with way.get(trickle) as response:
+    async with way.get(trickle, read=0.2) as response:
         got = [data async for data in response.aiter_raw()]
     assert b"".join(got) == BODY
     assert len(got) < pieces / 2
