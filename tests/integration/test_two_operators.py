@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -203,11 +204,12 @@ def test_a_leader_that_was_frozen_past_its_lease_ends_and_writes_nothing_more(pa
     frozen = len(pair.first.requests())
     # A change right before it wakes, so that its watches have news to act upon.
     pair.api.delete("Deployment", begun, "default")
+    woken = datetime.now(UTC)
     pair.first.signal(signal.SIGCONT)
     assert pair.first.exit_code(10) == 1
     eventually(lambda: pair.is_deployed(begun), 10)
     written = [event for event in pair.first.requests(frozen) if event.verb in WRITES and event.resource != "leases"]
-    assert written == []
+    assert written == [], f"woken at {woken:%T.%f}"
     assert all(event.code == 409 for event in pair.first.requests(frozen) if event.verb in WRITES)
     assert pair.holder().startswith("second")
 

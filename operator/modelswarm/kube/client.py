@@ -59,7 +59,7 @@ class KubeClient:
 
     Every call ends within ``timeout`` seconds, attempts and pauses included. What has not reached the server, or may
     safely reach it twice, is tried a few times; longer retrying belongs to the work queue. ``may_write`` is asked right
-    before every write is sent, on a connection that is open (the Lease); while it says no, nothing but reads goes out.
+    before the bytes of every write leave (the Lease); while it says no, nothing but reads goes out.
     ``manager`` is the name under which the server notes whose a field is.
     """
 
@@ -241,6 +241,8 @@ class KubeClient:
             ) as response:
                 answer = await response.read()
         except aiohttp.ClientError as error:
+            if isinstance(error.__cause__, Unavailable):
+                raise error.__cause__ from None
             self._metrics.api_request(verb, kind.kind, 0)
             known = _NotSent if isinstance(error, aiohttp.ClientConnectorError) else Unavailable
             raise known(f"no answer from the API server ({type(error).__name__})") from None
@@ -251,15 +253,17 @@ class KubeClient:
         return found
 
     def _tracing(self) -> aiohttp.TraceConfig:
-        """Asks ``may_write`` as late as can be: a process that is frozen while it connects may wake after its Lease."""
+        """Asks ``may_write`` in the step that hands the request to the socket: every write has a body.
+
+        A process that is frozen at an earlier turn of its loop, while it connects, say, may wake after its Lease.
+        """
 
         async def ask(session: aiohttp.ClientSession, context: SimpleNamespace, params: object) -> None:
             if context.trace_request_ctx and not self._may_write():
                 raise Unavailable("not the leader any more; another operator goes on from here")
 
         tracing = aiohttp.TraceConfig()
-        tracing.on_connection_create_end.append(ask)
-        tracing.on_connection_reuseconn.append(ask)
+        tracing.on_request_chunk_sent.append(ask)
         return tracing
 
     async def watch(

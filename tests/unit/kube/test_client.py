@@ -1,6 +1,7 @@
 """What the client does with answers that a healthy API server does not give; the rest is in tests/integration."""
 
 import asyncio
+from asyncio import selector_events
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from modelswarm.kube.kinds import CONFIGMAP, P2PTASK
 from modelswarm.metrics import Metrics
 
 OBJECT: JsonObject = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c", "namespace": "ns"}}
+TURNS = 40
 Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
@@ -256,26 +258,39 @@ async def test_who_may_not_write_still_reads() -> None:
         assert [request.method for request in server.requests] == ["PATCH", "GET"]
 
 
-async def test_who_loses_the_lease_while_it_connects_writes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with serving() as (kube, server, _):
-        leading = [True]
-        kube._may_write = lambda: leading[0]
-        connector = kube._session.connector
-        assert connector is not None
-        connect = connector._create_connection
+@pytest.mark.parametrize("used", [False, True], ids=["new connection", "used connection"])
+async def test_who_loses_the_lease_at_any_turn_of_its_loop_sends_no_write_from_then_on(
+    used: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a process does that was frozen there: what it had not handed to the socket yet stays unsent."""
+    leading, sent = [True], []
+    write = selector_events._SelectorSocketTransport.write
 
-        async def slowly(*args: Any) -> Any:
-            connection = await connect(*args)
-            leading[0] = False  # as if the process had slept here
-            return connection
+    def recorded(self: Any, data: bytes) -> None:
+        if data.startswith(b"PATCH"):
+            sent.append(leading[0])
+        write(self, data)
 
-        monkeypatch.setattr(connector, "_create_connection", slowly)
-        for call in ("apply", "delete", "create"):
+    monkeypatch.setattr(selector_events._SelectorSocketTransport, "write", recorded)
+    monkeypatch.setattr("modelswarm.kube.client.RETRY_BASE", 0)
+    outcomes = set()
+    for turn in range(TURNS):
+        async with serving() as (kube, server, _):
+            kube._may_write = lambda: leading[0]
             leading[0] = True
-            with pytest.raises(Unavailable, match="not the leader any more"):
-                await CALLS[call](kube)
-        await kube.get(CONFIGMAP, "c", "ns")
-        assert [request.method for request in server.requests] == ["GET"]
+            if used:
+                await kube.get(CONFIGMAP, "c", "ns")
+            call = asyncio.ensure_future(kube.apply(OBJECT))
+            for _ in range(turn):
+                await asyncio.sleep(0)
+            leading[0] = False
+            (answer,) = await asyncio.gather(call, return_exceptions=True)
+            outcomes.add((len(server.requests) - used, type(answer)))
+            if isinstance(answer, Exception):
+                assert str(answer).startswith("not the leader any more")
+    assert all(sent)
+    # The turns cover a request from before its first byte to after its answer.
+    assert outcomes == {(0, Unavailable), (1, dict)}
 
 
 def page(names: str, continue_: str = "", version: str = "9") -> web.Response:
