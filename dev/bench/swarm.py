@@ -18,6 +18,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+import httpx
 from aiohttp import web
 
 from dev.bench import swarm_unshaped
@@ -124,7 +125,7 @@ def _run(options: argparse.Namespace, source: Path, model: str, mbit: int, count
             options.disk_threads,
         )
         spread = _spread_by_agents if program is Program.AGENTS else _spread
-        results, traffic, share = spread(net, plan, source, options.timeout)
+        results, traffic, share, body = spread(net, plan, source, options.timeout)
     shutil.rmtree(scratch)
     times = [result.finished - result.began for result in results]
     return Run(
@@ -136,7 +137,7 @@ def _run(options: argparse.Namespace, source: Path, model: str, mbit: int, count
         origin_rate=origin_rate,
         first=min(times),
         last=max(times),
-        origin_bytes=traffic[ORIGIN].sent,
+        origin_bytes=body,
         upload=max(traffic[name].sent for name in names),
         cpu=sum(result.cpu for result in results),
         loop_cpu=sum(result.loop_cpu for result in results),
@@ -147,8 +148,8 @@ def _run(options: argparse.Namespace, source: Path, model: str, mbit: int, count
     )
 
 
-Spread = tuple[list[NodeResult], dict[str, Traffic], float]
-"""What the nodes say, what their links have carried, and the share of the machine that was busy."""
+Spread = tuple[list[NodeResult], dict[str, Traffic], float, int]
+"""What the nodes say, what their links carried, the share of the machine that was busy, the origin's body bytes."""
 
 
 def _spread_by_agents(net: Network, plan: Plan, source: Path, timeout: float) -> Spread:
@@ -161,8 +162,9 @@ def _spread_by_agents(net: Network, plan: Plan, source: Path, timeout: float) ->
             raise BenchFailed(str(error)) from error
         share = _busy_share(busy, _machine())
         traffic = {name: counted - before[name] for name, counted in net.traffic().items()}
+        body = _body_bytes(net, plan)
         _verify(source, agents.directories(), plan.files)
-    return results, traffic, share
+    return results, traffic, share, body
 
 
 def _spread(net: Network, plan: Plan, source: Path, timeout: float) -> Spread:
@@ -181,8 +183,17 @@ def _spread(net: Network, plan: Plan, source: Path, timeout: float) -> Spread:
     _wait(children, timeout)
     share = _busy_share(busy, _machine())
     traffic = {name: counted - before[name] for name, counted in net.traffic().items()}
+    body = _body_bytes(net, plan)
     _verify(source, [scratch / name for name, _ in plan.nodes], plan.files)
-    return [NodeResult(**json.loads((scratch / f"{name}.json").read_text())) for name, _ in plan.nodes], traffic, share
+    results = [NodeResult(**json.loads((scratch / f"{name}.json").read_text())) for name, _ in plan.nodes]
+    return results, traffic, share, body
+
+
+def _body_bytes(net: Network, plan: Plan) -> int:
+    """The bytes of files that the origin has sent, as the hub stand-in counts them, and the server below."""
+    with net.entered(CONTROL):
+        found = httpx.get(f"{plan.origin}/_stats", timeout=30, trust_env=False).raise_for_status().json()
+    return int(found["total"]["content"])
 
 
 def _wait_listening(net: Network, server: Child) -> None:
@@ -241,7 +252,19 @@ def _busy_share(before: tuple[int, int], after: tuple[int, int]) -> float:
 
 def _serve(directory: Path, address: str) -> None:
     """The origin: files with Range, sent by the kernel."""
+    sent = 0
+
+    async def stats(request: web.Request) -> web.Response:
+        return web.json_response({"total": {"content": sent}})
+
+    async def count(request: web.Request, response: web.StreamResponse) -> None:
+        nonlocal sent
+        if request.path != "/_stats":
+            sent += response.content_length or 0
+
     app = web.Application()
+    app.on_response_prepare.append(count)
+    app.router.add_get("/_stats", stats)
     app.router.add_static("/", directory)
     web.run_app(app, host=address, port=ORIGIN_PORT, access_log=None, print=None)
 

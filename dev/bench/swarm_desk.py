@@ -63,7 +63,7 @@ class Desk:
         app.router.add_post("/publish", self._publish)
         app.router.add_get("/news", self._answer)
         app.router.add_post("/leave", self._leave)
-        runner = web.AppRunner(app, access_log=None)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await runner.setup()
         await web.TCPSite(runner, address, port).start()
         return runner

@@ -22,7 +22,7 @@ def goal_ratio(total: int) -> float:
 class Run:
     """``rate``: bits per second of every link, None: as fast as the machine; ``origin_rate``: of the origin's.
 
-    ``origin_bytes`` and ``upload`` are as the links counted them, headers included; times are in seconds.
+    ``origin_bytes`` are those of files, ``upload`` is as the link counted it, headers included; times are in seconds.
     """
 
     program: Program
