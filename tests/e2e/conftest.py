@@ -116,4 +116,6 @@ def place(cluster: Cluster, api: Api, hub: Hub, tmp_path: Path) -> Iterator[Plac
     scene = Scene(cluster.plane, api, namespace, namespace)
     yield Place(cluster, scene, hub, tmp_path)
     scene.clean()
-    cluster.plane.kubectl("wait", "--for=delete", "--timeout=120s", f"namespace/{namespace}")
+    # What is left of a test without pods takes nothing from the next one, and a namespace is never gone before 5 s.
+    if api.all("Pod", namespace):
+        cluster.plane.kubectl("wait", "--for=delete", "--timeout=120s", f"namespace/{namespace}")
