@@ -32,8 +32,7 @@ def test_a_model_reaches_every_node_and_leaves_the_origin_once(swarm: Swarm) -> 
     assert swarm.sent(model) == size
     assert now["progress"]["originBytes"] == size
     assert now["progress"]["peerBytes"] == 2 * size
-    lease = swarm.lease(model)
-    assert lease["metadata"]["labels"]["ome.io/status"] == "complete"
+    eventually(lambda: swarm.lease(model)["metadata"]["labels"]["ome.io/status"] == "complete", 10)
     for node in swarm.nodes:
         entry = swarm.entry(node, now["resolved"]["digest"])
         assert (entry["state"], entry["originBytes"] + entry["peerBytes"]) == ("Ready", size)

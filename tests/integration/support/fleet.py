@@ -30,7 +30,7 @@ SOAK = bool(os.environ.get("SOAK"))
 soak = pytest.mark.skipif(not SOAK, reason="one of the long ones; they run with SOAK=1")
 LABEL = "fleet"
 MIB = 1 << 20
-SEGMENT = 2 * MIB
+SEGMENT = MIB
 """Of models as small as these."""
 LEASE_SECONDS = 4.0
 _numbers = itertools.count(1)

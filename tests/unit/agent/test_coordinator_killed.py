@@ -89,7 +89,7 @@ async def test_complete_and_restarted_it_goes_on_to_coordinate_who_still_lacks_s
     async with company_of(tmp_path, FILES, MODEL) as company:
         first, second = company.add("first", "second")
         await first.start(MODEL)
-        await company.until(lambda: company.origin.total > 0)
+        await company.until(lambda: company.origin.total == MODEL.bytes)
         second.leg.open.clear()
         company.air.pause = 5.0
         await second.start(MODEL)
@@ -121,7 +121,8 @@ async def test_that_everybody_has_everything_is_written_when_the_api_server_is_b
             await agent.start(MODEL)
         await company.until(lambda: company.api_is_away)
         assert not company.lease(MODEL).complete
-        await company.until(lambda: all(hash_of(MODEL) in agent.parts.seeding.hashes for agent in agents), SECONDS)
+        await company.until_ready(MODEL)
+        await company.until(lambda: any(hash_of(MODEL) in agent.parts.seeding.hashes for agent in agents), SECONDS)
         company.api_is_away = False
         await company.until(lambda: company.lease(MODEL).complete, SECONDS)
         assert all(agent.is_ready(MODEL) for agent in agents)

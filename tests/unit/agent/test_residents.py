@@ -267,6 +267,7 @@ async def test_a_restarted_agent_has_what_it_had_and_asks_nobody(tmp_path: Path)
     async with company_of(tmp_path, FILES, MODEL) as company:
         [agent] = await started(company, "a")
         await company.until_ready(MODEL)
+        await company.until(lambda: company.lease(MODEL).complete)
         await agent.kill()
         company.server.remove(CONFIGMAP, f"task-{hash_of(MODEL)[:8]}-manifest", "models")
         requests = len(company.server.requests)

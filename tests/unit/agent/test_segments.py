@@ -23,14 +23,15 @@ GIB = 1 << 30
 @pytest.mark.parametrize(
     ("total", "nodes", "expected"),
     [
-        pytest.param(0, 1, 2 * MIB, id="an empty content has the smallest"),
-        pytest.param(270 * 10**6, 8, 2 * MIB, id="a small model on eight nodes has the smallest"),
-        pytest.param(GIB, 8, 4 * MIB, id="1 GiB on eight nodes"),
-        pytest.param(GIB, 1, 32 * MIB, id="1 GiB on one node"),
+        pytest.param(0, 1, MIB, id="an empty content has the smallest"),
+        pytest.param(270 * 10**6, 8, MIB, id="a small model on eight nodes has the smallest"),
+        pytest.param(GIB, 8, MIB, id="1 GiB on eight nodes"),
+        pytest.param(GIB, 1, 8 * MIB, id="1 GiB on one node"),
+        pytest.param(16 * 10**9, 8, 15 * MIB, id="a model of some size on eight nodes"),
         pytest.param(140 * 10**9, 8, 64 * MIB, id="a large model has the largest"),
         pytest.param(140 * 10**9, 1000, 9 * MIB, id="many nodes, limited by the number of segments"),
         pytest.param(2 * 10**12, 8, 117 * MIB, id="a huge model: not too many segments"),
-        pytest.param(GIB, 0, 32 * MIB, id="nobody is as one"),
+        pytest.param(GIB, 0, 8 * MIB, id="nobody is as one"),
     ],
 )
 def test_segment_bytes(total: int, nodes: int, expected: int) -> None:
