@@ -7,8 +7,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+from aiohttp import web
 
 from dev.hub import Hang, Hub, Kind, Repository, Slow
+from dev.hub.faults import Course
 
 SIZE = 700_000
 WEIGHTS = hashlib.shake_256(b"weights").digest(SIZE)
@@ -70,6 +72,25 @@ async def test_an_unchanged_small_file_is_304(client: httpx.AsyncClient) -> None
     etag = (await client.head("/config.json")).headers["etag"]
     response = await client.get("/config.json", headers={"If-None-Match": etag})
     assert (response.status_code, response.content, response.headers["etag"]) == (304, b"", etag)
+
+
+async def test_a_client_that_leaves_before_its_answer_is_no_error(
+    hub: Hub, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert hub._delivery is not None
+    send = hub._delivery.send
+
+    async def leaving(request: web.BaseRequest, course: Course, name: str) -> web.StreamResponse:
+        assert request.transport is not None
+        request.transport.close()
+        return await send(request, course, name)
+
+    monkeypatch.setattr(hub._delivery, "send", leaving)
+    for path in ("/w.bin", "/config.json"):
+        with pytest.raises(httpx.RemoteProtocolError):
+            await client.get(path)
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
+    assert hub.counters.active == 0
 
 
 async def test_head_has_the_headers_of_get_and_no_body(hub: Hub, client: httpx.AsyncClient) -> None:
