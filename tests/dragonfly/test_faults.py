@@ -27,7 +27,7 @@ TWO_DOCUMENTS = b'{"errors":"json: cannot unmarshal"}{"errors":"EOF"}'
 
 @dataclass(frozen=True, slots=True)
 class Strike:
-    """What happens to the first request of a kind about a task, and what the task says of it."""
+    """What happens to the first requests of a kind about a task, and what the task says of it."""
 
     name: str
     fault: Fault
@@ -40,8 +40,9 @@ class Strike:
 
 
 NEVER = threading.Event()
-# The first one is over before the others begin: after a plain 500 the manager is not left alone, so the operator may
-# try again at once, and what the task says meanwhile would be another's trouble with the manager.
+# The first one is over before the others begin, and lasts until the task has said so: after a plain 500 the manager is
+# not left alone, so the operator may try again at once, before anybody has seen what the task said of the first try,
+# and what it says meanwhile would be another's trouble with the manager.
 STRIKES = (
     Strike("error", answer(500, b'{"message":"Internal Server Error"}'), "ManagerUnreachable", "HTTP 500"),
     Strike("redirect", answer(301, headers={"Location": "/"}), "ManagerUnreachable", r"a redirect \(HTTP 301\)"),
@@ -89,10 +90,12 @@ def storm(bench: Bench, proxy: FaultProxy) -> Iterator[Storm]:
         _restart_manager(bench, proxy)
         faults = _spoil(bench)
         for strike in STRIKES:
-            proxy.fail(strike.on, strike.fault, mentions=f"org/{strike.name}/", times=1)
+            is_first = strike is STRIKES[0]
+            rule = proxy.fail(strike.on, strike.fault, mentions=f"org/{strike.name}/", times=None if is_first else 1)
             bench.task(strike.name, bench.model(strike.name))
-            if strike is STRIKES[0]:
+            if is_first:
                 bench.wait_said(strike.name, strike.reason)
+                rule.times = rule.hits
         yield Storm(operator, faults)
     proxy.heal()
 
