@@ -228,16 +228,9 @@ class KubeClient:
             headers["Accept"] = accept
         if content_type is not None:
             headers["Content-Type"] = content_type
-        is_write = method != "GET"
         try:
             async with self._session.request(
-                method,
-                url,
-                data=data,
-                headers=headers,
-                allow_redirects=False,
-                trace_request_ctx=is_write,
-                **self._connection,
+                method, url, data=data, headers=headers, allow_redirects=False, **self._connection
             ) as response:
                 answer = await response.read()
         except aiohttp.ClientError as error:
@@ -253,13 +246,13 @@ class KubeClient:
         return found
 
     def _tracing(self) -> aiohttp.TraceConfig:
-        """Asks ``may_write`` in the step that hands the request to the socket: every write has a body.
+        """Asks ``may_write`` in the step that hands a body to the socket: every write has one, and no read.
 
         A process that is frozen at an earlier turn of its loop, while it connects, say, may wake after its Lease.
         """
 
         async def ask(session: aiohttp.ClientSession, context: SimpleNamespace, params: object) -> None:
-            if context.trace_request_ctx and not self._may_write():
+            if not self._may_write():
                 raise Unavailable("not the leader any more; another operator goes on from here")
 
         tracing = aiohttp.TraceConfig()

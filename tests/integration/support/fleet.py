@@ -22,6 +22,7 @@ from dev.controlplane import ControlPlane
 from dev.hub import Hub, HubThread, Kind, Repository
 from dev.hub.counters import Tally
 from dev.installation import NAMESPACE, OperatorProcess
+from modelswarm.agent.segments import MIN_SEGMENT
 from tests.integration.support.api import Api, Manifest
 from tests.integration.support.objects import p2p_task
 from tests.integration.support.waiting import eventually
@@ -30,7 +31,7 @@ SOAK = bool(os.environ.get("SOAK"))
 soak = pytest.mark.skipif(not SOAK, reason="one of the long ones; they run with SOAK=1")
 LABEL = "fleet"
 MIB = 1 << 20
-SEGMENT = MIB
+SEGMENT = MIN_SEGMENT
 """Of models as small as these."""
 LEASE_SECONDS = 4.0
 _numbers = itertools.count(1)

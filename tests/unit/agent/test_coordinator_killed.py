@@ -127,7 +127,6 @@ async def test_that_everybody_has_everything_is_written_when_the_api_server_is_b
         await company.until(lambda: company.lease(MODEL).complete, SECONDS)
         assert all(agent.is_ready(MODEL) for agent in agents)
         await company.until(lambda: all(hash_of(MODEL) in agent.parts.seeding.hashes for agent in agents), SECONDS)
-        await company.until(lambda: all(hash_of(MODEL) in agent.parts.seeding.hashes for agent in agents), SECONDS)
 
 
 async def test_restarted_without_the_api_server_it_says_later_that_everybody_has_everything(tmp_path: Path) -> None:
