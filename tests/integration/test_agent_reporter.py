@@ -3,15 +3,17 @@
 import asyncio
 import itertools
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dev.controlplane import ControlPlane
+from modelswarm.agent.modelconfig import ModelConfigs
 from modelswarm.agent.reporter import Reporter
 from modelswarm.agent.scout import NodeView
 from modelswarm.agent.standing import Capacity, Standing
@@ -50,9 +52,10 @@ async def admin(cluster: ControlPlane) -> AsyncIterator[KubeClient]:
 class Scene:
     """A node of its own, and a reporter with its agent's rights."""
 
-    def __init__(self, node: str, admin: KubeClient, reporter: Reporter, view: NodeView) -> None:
+    def __init__(self, node: str, admin: KubeClient, kube: KubeClient, reporter: Reporter, view: NodeView) -> None:
         self.node = node
         self.admin = admin
+        self.kube = kube
         self.reporter = reporter
         self.view = view
 
@@ -95,23 +98,31 @@ class Scene:
 
 
 @asynccontextmanager
-async def reporting(cluster: ControlPlane, admin: KubeClient, **options: Any) -> AsyncIterator[Scene]:
+async def reporting(
+    cluster: ControlPlane, admin: KubeClient, *, client: type[KubeClient] = KubeClient, **options: Any
+) -> AsyncIterator[Scene]:
     node = f"gpu-{next(numbers)}"
     await asyncio.to_thread(add_node, cluster, node)
     kubeconfig = await asyncio.to_thread(agent_kubeconfig, cluster, node)
     uid = str(metadata(await admin.get(NODE, node))["uid"])
-    async with open_client(await load_configuration(kubeconfig)) as client:
-        kube = KubeClient(client)
+    async with open_client(await load_configuration(kubeconfig)) as session:
+        kube = client(session)
         events = EventRecorder(kube)
         times = {"settle_seconds": 0.01, "progress_seconds": 1000.0, "ome_progress_seconds": 1000.0, **options}
         reporter = Reporter(kube, events, namespace="ome", agent=AGENT, now=lambda: NOW, **times)
-        tasks = [asyncio.create_task(reporter.run()), asyncio.create_task(events.run())]
-        try:
-            yield Scene(node, admin, reporter, NodeView(node, uid, {"gpu": "a100"}))
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        async with running(reporter.run(), events.run()):
+            yield Scene(node, admin, kube, reporter, NodeView(node, uid, {"gpu": "a100"}))
+
+
+@asynccontextmanager
+async def running(*endless: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    tasks = [asyncio.create_task(each) for each in endless]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def standing(number: int = 1, state: ModelState = ModelState.FETCHING, **fields: Any) -> Standing:
@@ -284,12 +295,85 @@ async def test_entries_of_an_earlier_life_go(cluster: ControlPlane, admin: KubeC
         scene.report(standing(state=ModelState.READY, claims=(BASE_MODEL,)))
         await scene.eventually(lambda: _statuses(scene), {"clusterbasemodel.llama": "Ready"})
         again = Reporter(
-            scene.reporter._kube, scene.reporter._events, namespace="ome", agent=AGENT, settle_seconds=0.01
+            scene.kube, scene.reporter._events, namespace="ome", agent=AGENT, settle_seconds=0.01
         )
         again.update([standing(state=ModelState.READY)], CAPACITY, scene.view)
-        await again.flush()
-        assert await scene.entries() == {}
-        assert await scene.labels() == {LABEL: "Ready"}
+        async with running(again.run()):
+            await scene.eventually(scene.entries, {})
+            await scene.eventually(scene.labels, {LABEL: "Ready"})
+
+
+class Watched(KubeClient):
+    """Has something happen before it writes."""
+
+    before: Callable[[str], Awaitable[None]] | None = None
+    """Called with the kind of what is written."""
+
+    async def apply(self, obj: JsonObject, *, force: bool = True) -> JsonObject:
+        await self._tell(obj)
+        return await super().apply(obj, force=force)
+
+    async def apply_status(self, obj: JsonObject) -> JsonObject:
+        await self._tell(obj)
+        return await super().apply_status(obj)
+
+    async def _tell(self, obj: JsonObject) -> None:
+        if self.before is not None:
+            await self.before(str(obj["kind"]))
+
+
+@pytest.mark.parametrize("when", ["NodeCache", "ConfigMap", "Node"])
+async def test_what_becomes_true_between_two_writes_is_told_whole_by_the_next_ones(
+    cluster: ControlPlane, admin: KubeClient, tmp_path: Path, when: str
+) -> None:
+    """Who sees the label finds OME's entry, with what the model's files say of it."""
+    directory = tmp_path / KEY.removeprefix("sha256:")
+    directory.mkdir()
+    (directory / "config.json").write_text('{"model_type": "llama"}')
+    labelled = []
+
+    async def before(kind: str) -> None:
+        if kind == "Node":
+            labelled.append((await scene.entries())["clusterbasemodel.llama"])
+        if kind == when:
+            scene.report(standing(state=ModelState.READY, claims=(BASE_MODEL,)))
+
+    async with reporting(cluster, admin, client=Watched, configs=ModelConfigs(tmp_path)) as scene:
+        assert isinstance(scene.kube, Watched)
+        scene.kube.before = before
+        scene.report(standing(claims=(BASE_MODEL,)))
+        ome = "models.ome.io/clusterbasemodel.llama"
+        await scene.eventually(scene.labels, {LABEL: "Ready", ome: "Ready"})
+        assert [entry["status"] for entry in labelled] == ["Updating", "Ready"]
+        assert labelled[-1]["config"]["modelType"] == "llama"
+
+
+async def test_a_label_that_goes_while_labels_are_written_comes_back(cluster: ControlPlane, admin: KubeClient) -> None:
+    async def before(kind: str) -> None:
+        if kind == "Node" and not removed:
+            removed.append(kind)
+            # As the scout tells it: it was there, and somebody takes it away just now.
+            for labels in ({LABEL: "Ready"}, {}):
+                scene.view = replace(scene.view, labels=labels)
+                scene.report(ready)
+
+    async def writes() -> int:
+        return len(written)
+
+    async def count(kind: str) -> None:
+        await before(kind)
+        if kind == "Node":
+            written.append(kind)
+
+    removed: list[str] = []
+    written: list[str] = []
+    ready = standing(state=ModelState.READY)
+    async with reporting(cluster, admin, client=Watched) as scene:
+        assert isinstance(scene.kube, Watched)
+        scene.kube.before = count
+        scene.report(ready)
+        await scene.eventually(writes, 2)
+        await scene.eventually(scene.labels, {LABEL: "Ready"})
 
 
 async def test_events_tell_of_transitions(cluster: ControlPlane, admin: KubeClient) -> None:
@@ -329,10 +413,10 @@ async def test_the_cache_of_an_earlier_node_of_this_name_is_taken_over(
         await admin.delete(NODE, scene.node)
         await asyncio.to_thread(add_node, cluster, scene.node)
         uid = str(metadata(await admin.get(NODE, scene.node))["uid"])
-        again = Reporter(scene.reporter._kube, scene.reporter._events, namespace="ome", agent=AGENT)
+        again = Reporter(scene.kube, scene.reporter._events, namespace="ome", agent=AGENT)
         again.update([standing(state=ModelState.READY)], CAPACITY, replace(scene.view, uid=uid))
-        await again.flush()
-        assert await scene.states() == {KEY: "Ready"}
+        async with running(again.run()):
+            await scene.eventually(scene.states, {KEY: "Ready"})
         assert uid in {owner["uid"] for owner in metadata(await scene.cache())["ownerReferences"]}
 
 
@@ -341,8 +425,8 @@ async def test_what_can_be_written_is_written(cluster: ControlPlane, admin: Kube
     async with reporting(cluster, admin) as scene:
         bad = replace(standing(state=ModelState.READY), fetching_from="Moon", key=f"sha256:{0:064X}z")  # type: ignore[arg-type]
         scene.report(standing(state=ModelState.READY, claims=(BASE_MODEL,)), bad)
-        await scene.eventually(lambda: _statuses(scene), {"clusterbasemodel.llama": "Ready"})
-        assert (await scene.labels())[LABEL] == "Ready"
+        await scene.eventually(scene.labels, {LABEL: "Ready", "models.ome.io/clusterbasemodel.llama": "Ready"})
+        assert await _statuses(scene) == {"clusterbasemodel.llama": "Ready"}
         assert await scene.status() == {}
 
 

@@ -67,9 +67,11 @@ class Reporter:
         self._resync_seconds = resync_seconds
         self._rng = rng or random.Random()
         self._dirty = asyncio.Event()
-        self._node: NodeView | None = None
+        self._latest: tuple[tuple[Standing, ...], Capacity, NodeView] | None = None
+        """What is true now. A turn writes one story: labels, status and OME's entries of the moment when it began."""
         self._standings: tuple[Standing, ...] = ()
         self._capacity = Capacity()
+        self._node: NodeView | None = None
         self._cache: JsonObject | None = None
         """The NodeCache as the API server answered last."""
         self._written: NodeCacheStatus | None = None
@@ -93,7 +95,7 @@ class Reporter:
             self._seen = node.labels
             if self._ours(node) != self._applied:
                 self._applied = None
-        self._standings, self._capacity, self._node = merged(standings), capacity, node
+        self._latest = (merged(standings), capacity, node)
         self._dirty.set()
 
     async def run(self) -> None:
@@ -114,11 +116,13 @@ class Reporter:
         """Write what is due, or wait until something may be."""
         clock = asyncio.get_running_loop().time
         self._dirty.clear()
+        if self._latest is not None:
+            self._standings, self._capacity, self._node = self._latest
         if self._configs is not None:
             await self._configs.learn(self._standings)
         due = self._due(clock())
         if due <= clock():
-            await self.flush()
+            await self._flush()
             await asyncio.sleep(self._settle_seconds)
             return
         try:
@@ -154,15 +158,16 @@ class Reporter:
             moments.append(self._ome_at + self._ome_progress_seconds)
         return min(moments, default=float("inf"))
 
-    async def flush(self) -> None:
+    async def _flush(self) -> None:
         """Write everything that differs, now. One part that fails (no CRD, no right) does not keep the others back.
+        Labels come last, because they are what pods wait for: who sees one finds the rest.
 
         Raises the first KubeError; what was not written is tried again by the next.
         """
         if (node := self._node) is None:
             return
         problem: KubeError | None = None
-        for write in (self._write_cache, self._write_labels, self._write_ome):
+        for write in (self._write_cache, self._write_ome, self._write_labels):
             try:
                 await write(node)
             except KubeError as error:
@@ -219,13 +224,19 @@ class Reporter:
         labels = self._wanted_labels()
         if labels == self._applied:
             return
-        if self._applied is not None or self._ours(node) != labels:
-            # Server-side apply: labels that we do not name any more go, everybody else's stay.
-            body: JsonObject = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": node.name, "uid": node.uid}}
-            metadata(body)["labels"] = dict(labels)
+        # From here on: a change of the Node that is seen while the write is on its way is to be looked at after it.
+        known, self._applied = self._applied is not None, labels
+        if not known and self._ours(node) == labels:
+            return
+        # Server-side apply: labels that we do not name any more go, everybody else's stay.
+        body: JsonObject = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": node.name, "uid": node.uid}}
+        metadata(body)["labels"] = dict(labels)
+        try:
             found = dict(metadata(await self._kube.apply(body)).get("labels") or {})
-            self._foreign = frozenset(report.ours(found)) - labels.keys()
-        self._applied = labels
+        except KubeError:
+            self._applied = None
+            raise
+        self._foreign = frozenset(report.ours(found)) - labels.keys()
 
     def _entries(self) -> dict[str, str]:
         """Those of OME, comparable: without the time."""
