@@ -294,9 +294,7 @@ async def test_entries_of_an_earlier_life_go(cluster: ControlPlane, admin: KubeC
     async with reporting(cluster, admin) as scene:
         scene.report(standing(state=ModelState.READY, claims=(BASE_MODEL,)))
         await scene.eventually(lambda: _statuses(scene), {"clusterbasemodel.llama": "Ready"})
-        again = Reporter(
-            scene.kube, scene.reporter._events, namespace="ome", agent=AGENT, settle_seconds=0.01
-        )
+        again = Reporter(scene.kube, scene.reporter._events, namespace="ome", agent=AGENT, settle_seconds=0.01)
         again.update([standing(state=ModelState.READY)], CAPACITY, scene.view)
         async with running(again.run()):
             await scene.eventually(scene.entries, {})

@@ -72,8 +72,9 @@ class Probes:
         # One look at a time: with a file system that hangs, each question would take another thread for ever.
         if self._look is None or self._look.done():
             self._look = asyncio.create_task(asyncio.to_thread(_look, self._root))
-        done, _ = await asyncio.wait([self._look], timeout=DISK_SECONDS)
-        return self._look.result() if done else f"{self._root} does not answer"
+        look = self._look  # who asks later begins another one as soon as this one has ended
+        done, _ = await asyncio.wait([look], timeout=DISK_SECONDS)
+        return look.result() if done else f"{self._root} does not answer"
 
 
 def _look(root: Path) -> str:

@@ -79,6 +79,11 @@ class Seed:
         found = self.api.find("ConfigMap", node, "ome") or {}
         return {key: json.loads(text) for key, text in found.get("data", {}).items()}
 
+    def labels(self, node: str) -> dict[str, str]:
+        """Those of OME's models on a Node."""
+        labels = self.api.get("Node", node)["metadata"].get("labels", {})
+        return {name: str(value) for name, value in labels.items() if name.startswith("models.ome.io/")}
+
     def word(self, node: str, key: str) -> str:
         """OME's word for a model on a node; empty where it has none."""
         return str(self.entries(node).get(key, {}).get("status", ""))
@@ -199,7 +204,7 @@ def fleet(standing_fleet: AgentFleet, seed: Seed) -> Iterator[AgentFleet]:
     """Three agents, for all tests of a module: n1 and n2 in zone a, n3 in none."""
     yield standing_fleet
     seed.delete_models()
-    eventually(lambda: not any(seed.entries(node) for node in standing_fleet.agents), 30, 0.1)
+    eventually(lambda: not any(seed.entries(node) or seed.labels(node) for node in standing_fleet.agents), 30, 0.1)
 
 
 @pytest.fixture

@@ -325,8 +325,8 @@ def test_what_is_not_there_says_so(seed: Seed, agents: list[Agent], uri: str, re
         return True
 
     eventually(look, 30, 0.1)
-    eventually(lambda: seed.word("n1", "clusterbasemodel.m") == "Failed", 20, 0.1)
-    assert seed.api.get("Node", "n1")["metadata"]["labels"][LABEL.format("m")] == "Failed"
+    eventually(lambda: seed.labels("n1").get(LABEL.format("m")) == "Failed", 20, 0.1)
+    assert seed.word("n1", "clusterbasemodel.m") == "Failed"
 
 
 def test_a_directory_that_is_there_already_is_taken_over(seed: Seed, agents: list[Agent]) -> None:

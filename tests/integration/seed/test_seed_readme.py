@@ -188,10 +188,13 @@ def test_grep_p2p_tells_the_story(seed: Seed, fleet: AgentFleet) -> None:
     repository = seed.repository()
     seed.create("m", f"hf://{repository.id}", path=f"{MODEL_DIR}/m")
     seed.ready(LABEL.format("m"), *fleet.agents.values())
+    ready = re.compile(rf"P2P {repository.id} is ready: {size(repository)} bytes")
     for agent in fleet.agents.values():
+        # The cluster is told first, and the log then.
+        eventually(lambda agent=agent: ready.search(agent.child.log.read_text()), 10)
         lines = [line for line in agent.child.log.read_text().splitlines() if "P2P" in line]
         assert any("P2P enabled: BitTorrent on port 6881, metainfo on port 8081" in line for line in lines)
-        assert any(re.search(rf"P2P {repository.id} is ready: {size(repository)} bytes", line) for line in lines)
+        assert any(ready.search(line) for line in lines)
     everything = "".join(agent.child.log.read_text() for agent in fleet.agents.values())
     assert f"P2P lease {lease_name(repository)}" in everything
     assert "Traceback" not in everything

@@ -72,6 +72,17 @@ def status(root: Path, parts: Sequence[str]) -> os.stat_result | None:
         return None
 
 
+def statuses(directory: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """Name and status of what is in a directory. Others work in it: what goes meanwhile is left out."""
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            try:
+                found = entry.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            yield entry.name, found
+
+
 def link(source: Path, root: Path, parts: Sequence[str]) -> None:
     """Make ``root/parts`` a hard link to ``source``, in place of the file that may be there; never half.
 

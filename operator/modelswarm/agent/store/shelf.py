@@ -96,11 +96,8 @@ class Shelf:
         return self.root / PARTIAL / key
 
     def blob_sizes(self) -> dict[str, int]:
-        return {
-            entry.name: entry.stat(follow_symlinks=False).st_size
-            for entry in os.scandir(self.root / BLOBS)
-            if is_blob_key(entry.name)
-        }
+        found = files.statuses(self.root / BLOBS)
+        return {name: status.st_size for name, status in found if is_blob_key(name)}
 
     def freeable(self) -> dict[str, int]:
         """Sizes of the blobs; zero where somebody else has a link as well (an adopted directory), which keeps it."""
@@ -115,19 +112,17 @@ class Shelf:
         for name in filter(is_blob_key, os.listdir(self.root / PARTIAL)):
             links[name] = links.get(name, 0) + 1
         found: dict[str, int] = {}
-        for entry in os.scandir(self.root / BLOBS):
-            if is_blob_key(entry.name):
-                status = entry.stat(follow_symlinks=False)
-                found[entry.name] = status.st_size if status.st_nlink <= 1 + links.get(entry.name, 0) else 0
+        for name, status in files.statuses(self.root / BLOBS):
+            if is_blob_key(name):
+                found[name] = status.st_size if status.st_nlink <= 1 + links.get(name, 0) else 0
         return found
 
     def partial_bytes(self) -> dict[str, int]:
         """What partials occupy, by key; one that has become a blob does not count twice."""
         found: dict[str, int] = {}
-        for entry in os.scandir(self.root / PARTIAL):
-            if is_blob_key(entry.name):
-                status = entry.stat(follow_symlinks=False)
-                found[entry.name] = 0 if status.st_nlink > 1 else status.st_blocks * 512
+        for name, status in files.statuses(self.root / PARTIAL):
+            if is_blob_key(name):
+                found[name] = 0 if status.st_nlink > 1 else status.st_blocks * 512
         return found
 
     def trusted(self, key: str, size: int) -> Stamp | None:

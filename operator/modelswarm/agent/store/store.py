@@ -363,7 +363,7 @@ class Store:
                 await self.threads.run(partial.remove)
 
     def _forget(self, key: str) -> None:
-        self._complete.difference_update(it.content for it in self.shelf.records.values() if key in it.sizes)
+        self._complete.difference_update(it.content for it in list(self.shelf.records.values()) if key in it.sizes)
         for filling in self._fillings.values():
             if key in filling.record.sizes:
                 filling.lost(key)

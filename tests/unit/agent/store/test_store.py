@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from modelswarm.agent.store import COMPLETE, ContentState, Store, StoreSettings, content_id
+from modelswarm.agent.store import COMPLETE, ContentState, Store, StoreSettings, content_id, files
 from modelswarm.agent.store.verify import hash_file
 from modelswarm.content.manifest import ManifestFile
 from modelswarm.errors import DigestMismatch, InsufficientCapacity, StorageFailed, StoreBusy
@@ -403,3 +403,37 @@ def test_a_file_of_another_size_is_not_even_read(tmp_path: Path) -> None:
         assert hash_file(fd, ManifestFile("file", 3), threading.Event()) is not None
     finally:
         os.close(fd)
+
+
+def test_what_goes_while_a_directory_is_looked_at_is_left_out(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        (tmp_path / name).write_bytes(b"xx")
+    found = files.statuses(tmp_path)
+    first, status = next(found)
+    assert status.st_size == 2
+    for name in {"a", "b", "c"} - {first}:
+        (tmp_path / name).unlink()
+    assert list(found) == []
+
+
+async def test_the_disk_is_measured_while_others_become_complete(settings: StoreSettings) -> None:
+    """Names come and go under whoever adds up their sizes."""
+    async with Store(settings) as store:
+
+        async def bring(number: int) -> None:
+            for turn in range(6):
+                data = {f"{each}.bin": noise(f"{number} {turn} {each}", 4096) for each in range(8)}
+                async with await store.begin(content(data)) as filling:
+                    await fill(filling, data)
+
+        async def measure() -> None:
+            while not done:
+                await store.capacity()
+                await store.models()
+
+        done = False
+        measuring = [asyncio.create_task(measure()) for _ in range(4)]
+        await asyncio.gather(*(bring(number) for number in range(4)))
+        done = True
+        await asyncio.gather(*measuring)
+        assert len([held for held in await store.models() if held.state is ContentState.COMPLETE]) == 24
