@@ -6,6 +6,7 @@ server left behind would hold memory and ports for days, so every child here is 
 """
 
 import atexit
+import collections
 import contextlib
 import os
 import queue
@@ -22,6 +23,8 @@ from pathlib import Path
 from types import FrameType
 
 LOOPBACK = "127.0.0.1"
+RESERVED_PORTS = 200
+"""That many, the latest ones, of those that ``free_port`` has given are kept from others."""
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 # Runs in the child between fork and exec. A separate interpreter instead of ``preexec_fn``, because Python code between
@@ -133,24 +136,49 @@ class Child:
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on right now.
+    """A loopback port that nobody listens on right now, and that no other program with this function is given while
+    this one runs.
 
     Taken from below the kernel's range for outgoing connections. Inside that range a client which keeps dialling a
     stopped server can be given the server's own port as its source port; it then talks to itself, and the server
-    cannot come back. Somebody may still be faster than our child, so callers retry when ``Child.lost_port()``.
+    cannot come back. A stranger may still be faster than our child, so callers retry when ``Child.lost_port()``.
     """
     # Not the shared generator: test tools seed it, and then parallel test processes would all choose the same ports.
     choice = random.SystemRandom()
     for _ in range(1000):
         port = choice.randint(20000, 29999)
+        reservation = _reserve(port)
+        if reservation is None:
+            continue
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((LOOPBACK, port))
             except OSError:
+                reservation.close()
                 continue
+        _reserved.append(reservation)
+        if len(_reserved) > RESERVED_PORTS:
+            _reserved.popleft().close()
         return port
     raise RuntimeError("no free loopback port between 20000 and 29999")
+
+
+_reserved: collections.deque[socket.socket] = collections.deque()
+"""Of the ports chosen last, because a child that is started later binds its port many seconds after the choice."""
+
+
+def _reserve(port: int) -> socket.socket | None:
+    """Hold the port's name until the socket is closed or this program ends; None while somebody else holds it. Names
+    without a file belong to the network namespace, as ports do."""
+    name = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    if sys.platform == "linux":
+        try:
+            name.bind(f"\0modelswarm-port-{port}")
+        except OSError:
+            name.close()
+            return None
+    return name
 
 
 class _Spawner:
