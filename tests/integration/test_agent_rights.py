@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -57,11 +58,11 @@ def used() -> Iterator[list[AuditEvent]]:
         secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "hf-token", "namespace": "ome"}}
         cluster.apply(json.dumps({**secret, "stringData": {"token": "hf_secret"}}))
         probes = len(list(cluster.audit_events()))
-        asyncio.run(_live_through(agent_kubeconfig(cluster, NODE)))
+        asyncio.run(_live_through(cluster, agent_kubeconfig(cluster, NODE)))
         yield [event for event in list(cluster.audit_events())[probes:] if event.user == USER]
 
 
-async def _live_through(kubeconfig: Path) -> None:
+async def _live_through(cluster: ControlPlane, kubeconfig: Path) -> None:
     async with open_client(await load_configuration(kubeconfig)) as client:
         kube = KubeClient(client)
         events = EventRecorder(kube)
@@ -80,10 +81,10 @@ async def _live_through(kubeconfig: Path) -> None:
         for state in (ModelState.FETCHING, ModelState.READY):
             standing = Standing(f"sha256:{1:064x}", "org/model", state, claims=(claim,))
             reporter.update([standing], Capacity(), node)
-            await reporter.flush()
+            await _reported(reporter, cluster, "Ready" if state is ModelState.READY else "Updating")
         again = Reporter(kube, events, namespace="ome", agent=agent)
-        again.update([], Capacity(), node)
-        await again.flush()
+        again.update([], Capacity(), replace(node, labels={"models.ome.io/clusterbasemodel.m": "Ready"}))
+        await _reported(again, cluster, "")
         source = HubSource(HubName.HUGGINGFACE, "org/model")
         wanted = Wanted("model:x", None, "h", "org/model", "main", source, (claim,))
         credentials = await Provisions(kube, namespace="ome").credentials(wanted)
@@ -94,6 +95,21 @@ async def _live_through(kubeconfig: Path) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _reported(reporter: Reporter, cluster: ControlPlane, label: str) -> None:
+    """Until the Node has this label of the model, which is written last."""
+    path = r"jsonpath={.metadata.labels.models\.ome\.io/clusterbasemodel\.m}"
+    running = asyncio.create_task(reporter.run())
+    try:
+        async with asyncio.timeout(60):
+            while True:
+                if await asyncio.to_thread(cluster.kubectl, "get", "node", NODE, "-o", path) == label:
+                    return
+                await asyncio.sleep(0.05)
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
 
 
 async def _hold_a_lease(kube: KubeClient) -> None:

@@ -64,6 +64,14 @@ class Candidate:
         assert pid is not None
         os.kill(pid, number)
 
+    def becomes(self, state: str, seconds: float) -> None:
+        def look() -> bool:
+            found = self.process.state()
+            assert found == state, f"{found!r}; the end of its log:\n{self.process.child.log_tail()}"
+            return True
+
+        eventually(look, seconds)
+
     def exit_code(self, seconds: float = 10.0) -> int:
         """Wait for the end."""
         child = self.process.child
@@ -90,6 +98,17 @@ class Pair:
         obj = playground(name, name)
         self.api.apply({**obj, "metadata": {**obj["metadata"], "namespace": "default"}})
         return name
+
+    def deployed(self, *names: str, seconds: float = 10.0) -> None:
+        """Until all of them are."""
+
+        def look() -> bool:
+            missing = [name for name in names if not self.is_deployed(name)]
+            logs = [each.process.child.log_tail() for each in (self.first, self.second)]
+            assert not missing, "\n".join([f"without a Deployment: {missing}; the ends of the logs:", *logs])
+            return True
+
+        eventually(look, seconds)
 
     def is_deployed(self, name: str) -> bool:
         return self.api.find("Deployment", name, "default") is not None
@@ -151,7 +170,7 @@ OURS = "app.kubernetes.io/managed-by=modelswarm"
 
 def _start_second(pair: Pair) -> None:
     pair.second.process.start()
-    eventually(lambda: pair.second.process.state() == "standing by", 20)
+    pair.second.becomes("standing by", 20)
     # It has looked at the Lease: from then on the time counts in which it does not change.
     eventually(lambda: any(event.resource == "leases" for event in pair.second.requests()), 10)
 
@@ -160,7 +179,7 @@ def test_of_two_operators_one_leads_and_the_other_writes_nothing(pair: Pair) -> 
     before = len(pair.second.requests())
     _start_second(pair)
     name = pair.new_playground()
-    eventually(lambda: pair.is_deployed(name), 10)
+    pair.deployed(name)
     # Two rounds of the standby's tries.
     eventually(lambda: len(pair.second.requests(before)) >= 3, 15)
     assert pair.first.process.state() == "leading"
@@ -175,9 +194,9 @@ def test_when_the_leader_is_killed_the_other_leads_after_the_lease_has_run_out(p
     pair.first.process.kill()
     killed = time.monotonic()
     name = pair.new_playground()
-    eventually(lambda: pair.second.process.state() == "leading", 15)
+    pair.second.becomes("leading", 15)
     assert time.monotonic() - killed < LEASE_SECONDS * 1.5 + 2
-    eventually(lambda: pair.is_deployed(name), 10)
+    pair.deployed(name)
 
 
 def test_when_the_leader_is_asked_to_stop_the_other_leads_at_once(pair: Pair) -> None:
@@ -185,10 +204,10 @@ def test_when_the_leader_is_asked_to_stop_the_other_leads_at_once(pair: Pair) ->
     pair.first.signal(signal.SIGTERM)
     assert pair.first.exit_code(5) == 0
     ended = time.monotonic()
-    eventually(lambda: pair.second.process.state() == "leading", 10)
+    pair.second.becomes("leading", 10)
     assert time.monotonic() - ended < 3.0
     name = pair.new_playground()
-    eventually(lambda: pair.is_deployed(name), 10)
+    pair.deployed(name)
 
 
 def test_a_leader_that_was_frozen_past_its_lease_ends_and_writes_nothing_more(pair: Pair, slow_hub: Valve) -> None:
@@ -199,15 +218,15 @@ def test_a_leader_that_was_frozen_past_its_lease_ends_and_writes_nothing_more(pa
     pair.first.signal(signal.SIGSTOP)
     slow_hub.open()
     later = [pair.new_playground() for _ in range(10)]
-    eventually(lambda: pair.second.process.state() == "leading", 20)
-    eventually(lambda: all(pair.is_deployed(name) for name in (begun, *later)), 20)
+    pair.second.becomes("leading", 20)
+    pair.deployed(begun, *later, seconds=20)
     frozen = len(pair.first.requests())
     # A change right before it wakes, so that its watches have news to act upon.
     pair.api.delete("Deployment", begun, "default")
     woken = datetime.now(UTC)
     pair.first.signal(signal.SIGCONT)
     assert pair.first.exit_code(10) == 1
-    eventually(lambda: pair.is_deployed(begun), 10)
+    pair.deployed(begun)
     written = [event for event in pair.first.requests(frozen) if event.verb in WRITES and event.resource != "leases"]
     assert written == [], f"woken at {woken:%T.%f}"
     assert all(event.code == 409 for event in pair.first.requests(frozen) if event.verb in WRITES)
