@@ -346,32 +346,37 @@ async def test_what_becomes_true_between_two_writes_is_told_whole_by_the_next_on
         assert labelled[-1]["config"]["modelType"] == "llama"
 
 
-async def test_a_label_that_goes_while_labels_are_written_comes_back(cluster: ControlPlane, admin: KubeClient) -> None:
+@pytest.mark.parametrize("during", ["Node", "NodeCache"])
+async def test_a_label_that_goes_while_something_is_written_comes_back(
+    cluster: ControlPlane, admin: KubeClient, during: str
+) -> None:
+    """During the first write of the labels, before it arrives; and during a status, after them."""
+    ready = standing(state=ModelState.READY)
+    striking: list[str] = []
+    written: list[str] = []
+
     async def before(kind: str) -> None:
-        if kind == "Node" and not removed:
-            removed.append(kind)
-            # As the scout tells it: it was there, and somebody takes it away just now.
-            for labels in ({LABEL: "Ready"}, {}):
+        written.append(kind)
+        if kind in striking:
+            striking.clear()
+            await asyncio.to_thread(cluster.kubectl, "label", "node", scene.node, f"{LABEL}-")
+            for labels in ({LABEL: "Ready"}, {}):  # as the scout tells it
                 scene.view = replace(scene.view, labels=labels)
                 scene.report(ready)
 
-    async def writes() -> int:
-        return len(written)
+    async def labelled() -> tuple[int, dict[str, str]]:
+        return min(written.count("Node"), 2), await scene.labels()
 
-    async def count(kind: str) -> None:
-        await before(kind)
-        if kind == "Node":
-            written.append(kind)
-
-    removed: list[str] = []
-    written: list[str] = []
-    ready = standing(state=ModelState.READY)
     async with reporting(cluster, admin, client=Watched) as scene:
         assert isinstance(scene.kube, Watched)
-        scene.kube.before = count
-        scene.report(ready)
-        await scene.eventually(writes, 2)
-        await scene.eventually(scene.labels, {LABEL: "Ready"})
+        scene.kube.before = before
+        if during == "NodeCache":
+            scene.report(ready)
+            await scene.eventually(labelled, (1, {LABEL: "Ready"}))
+            scene.view = replace(scene.view, labels={LABEL: "Ready"})
+        striking.append(during)
+        scene.report(ready, capacity=Capacity(total=200 * GIB, used=10 * GIB, free=190 * GIB))
+        await scene.eventually(labelled, (2, {LABEL: "Ready"}))
 
 
 async def test_events_tell_of_transitions(cluster: ControlPlane, admin: KubeClient) -> None:

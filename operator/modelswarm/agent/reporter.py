@@ -82,7 +82,7 @@ class Reporter:
         self._ome_at = float("-inf")
         self._told: dict[str, ModelState] | None = None
         self._resync_at = float("inf")
-        self._seen: Mapping[str, str] | None = None
+        self._seen: Mapping[str, str] = {}
         self._applied: Mapping[str, str] | None = None
         """The labels that the Node has from us; None: to be looked at."""
         self._foreign: frozenset[str] = frozenset()
@@ -93,7 +93,7 @@ class Reporter:
         if node.labels != self._seen:
             # A view from before our last write is no news: only one that is another than the last one is.
             self._seen = node.labels
-            if self._ours(node) != self._applied:
+            if self._ours() != self._applied:
                 self._applied = None
         self._latest = (merged(standings), capacity, node)
         self._dirty.set()
@@ -217,8 +217,9 @@ class Reporter:
     def _wanted_labels(self) -> dict[str, str]:
         return report.labels_of(self._standings, self._label_limit)
 
-    def _ours(self, node: NodeView) -> dict[str, str]:
-        return {name: value for name, value in report.ours(node.labels).items() if name not in self._foreign}
+    def _ours(self) -> dict[str, str]:
+        """What was seen last, which may be later than what this turn writes."""
+        return {name: value for name, value in report.ours(self._seen).items() if name not in self._foreign}
 
     async def _write_labels(self, node: NodeView) -> None:
         labels = self._wanted_labels()
@@ -226,7 +227,7 @@ class Reporter:
             return
         # From here on: a change of the Node that is seen while the write is on its way is to be looked at after it.
         known, self._applied = self._applied is not None, labels
-        if not known and self._ours(node) == labels:
+        if not known and self._ours() == labels:
             return
         # Server-side apply: labels that we do not name any more go, everybody else's stay.
         body: JsonObject = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": node.name, "uid": node.uid}}
