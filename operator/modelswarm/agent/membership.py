@@ -59,6 +59,8 @@ class Membership:
         self._label = filling.content[:16]
         self._counted = Sources()
         """By members of earlier plans."""
+        self._leaving: Member | None = None
+        """Not ours any more, and not closed yet: what it has brought is counted all the same."""
         self._talk: asyncio.Task[None] | None = None
         self._url = ""
         self._complete = False
@@ -90,8 +92,9 @@ class Membership:
         return member is not None and member.failure is not None and not member.failure.retryable
 
     def sources(self) -> Sources:
-        """Bytes that came to any of our members."""
-        return self._counted + self.member.sources if self.member is not None else self._counted
+        """Bytes that came to any of our members; never less than before."""
+        members = (each for each in (self.member, self._leaving) if each is not None)
+        return sum((each.sources for each in members), self._counted)
 
     def raise_failure(self) -> None:
         """What no node can have (AgentError), or what this node's disk refuses (StoreError), ends the attempt."""
@@ -150,9 +153,13 @@ class Membership:
         """Be no member any more. What is on disk stays."""
         await self.stop_talking()
         member, self.member = self.member, None
-        if member is not None:
+        if member is None:
+            return
+        self._leaving = member
+        try:
             await member.close()
-            self._counted = self._counted + member.sources
+        finally:
+            self._counted, self._leaving = self._counted + member.sources, None
 
     async def _keep_talking(self, member: Member, url: str) -> None:
         """A coordinator that does not answer is asked again, until the Lease names another one."""

@@ -44,8 +44,9 @@ class Ledger:
         return self._before + current
 
     def tell(self, current: Sources) -> None:
-        before, self._told = self._told, current
-        self._received(Sources(max(0, current.origin - before.origin), max(0, current.peers - before.peers)))
+        before = self._told
+        self._told = Sources(max(current.origin, before.origin), max(current.peers, before.peers))
+        self._received(Sources(self._told.origin - before.origin, self._told.peers - before.peers))
 
     def save(self, current: Sources) -> None:
         """Blocks for a small write."""

@@ -11,7 +11,7 @@ import pytest
 from modelswarm.agent import account
 from modelswarm.agent.account import Account
 from modelswarm.agent.metrics import AgentMetrics
-from modelswarm.agent.progress import write_progress
+from modelswarm.agent.progress import Ledger, Sources, write_progress
 from modelswarm.agent.signals import Signals
 from modelswarm.agent.store import Filling, Store
 from modelswarm.agent.wanted import Wanted
@@ -53,3 +53,17 @@ async def test_no_sign_of_life_stays_in_a_complete_model(tmp_path: Path, monkeyp
         await complete
     assert told.is_ready
     assert not list(filled.directory.glob(".progress*"))
+
+
+def test_bytes_are_told_once_also_if_they_are_counted_anew(tmp_path: Path) -> None:
+    """A counter that falls and rises again brings nothing new until it is higher than ever."""
+    news: list[Sources] = []
+    ledger = Ledger(news.append)
+    ledger.open(tmp_path / "counts.json")
+    for current in (Sources(5, 0), Sources(0, 0), Sources(5, 2), Sources(7, 2)):
+        ledger.tell(current)
+    assert news == [Sources(5, 0), Sources(0, 0), Sources(0, 2), Sources(2, 0)]
+    ledger.close_attempt(Sources(7, 2))
+    ledger.tell(Sources(1, 0))
+    assert news[-1] == Sources(1, 0)
+    assert ledger.total(Sources(1, 0)) == Sources(8, 2)

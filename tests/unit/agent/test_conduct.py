@@ -7,6 +7,7 @@ import pytest
 
 from modelswarm.agent.election import DURATION, RENEW
 from modelswarm.agent.leaserecord import SEGMENT_BYTES
+from modelswarm.agent.member import Member
 from modelswarm.agent.troubles import API_SERVER_UNAVAILABLE, PEER_SHUNNED, PEER_UNAVAILABLE
 from modelswarm.agent.trust import Trust
 from modelswarm.api.nodecache import ModelState
@@ -60,6 +61,36 @@ async def test_every_byte_leaves_the_origin_once_and_the_lease_says_so_at_the_en
             standing = agent.standing(MODEL)
             assert standing.origin_bytes + standing.peer_bytes == standing.done_bytes == MODEL.bytes
         assert sum(agent.standing(MODEL).origin_bytes for agent in agents) == MODEL.bytes
+
+
+async def test_what_came_is_never_told_to_be_less_than_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also while a member that is not needed any more takes its time to end."""
+    told: dict[str, list[int]] = {}
+
+    async def slowly(member: Member) -> None:
+        await asyncio.sleep(1.0)
+        await close(member)
+        await asyncio.sleep(1.0)
+
+    async def watch(agent: Agent) -> None:
+        while True:
+            standing = agent.standing(MODEL)
+            told.setdefault(agent.name, []).append(standing.origin_bytes + standing.peer_bytes)
+            await asyncio.sleep(0.1)
+
+    close = Member.close
+    monkeypatch.setattr(Member, "close", slowly)
+    async with company_of(tmp_path, FILES, MODEL) as company:
+        agents = [await agent.start(MODEL) for agent in company.add("a", "b", "c")]
+        watching = [asyncio.create_task(watch(agent)) for agent in agents]
+        await company.until_ready(MODEL)
+        await company.until(lambda: company.lease(MODEL).complete)
+        await asyncio.sleep(10)
+        for task in watching:
+            task.cancel()
+    for numbers in told.values():
+        assert numbers == sorted(numbers)
+        assert numbers[-1] == MODEL.bytes
 
 
 @pytest.mark.parametrize("seed", range(3))
