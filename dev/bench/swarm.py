@@ -22,7 +22,7 @@ import httpx
 from aiohttp import web
 
 from dev.bench import swarm_unshaped
-from dev.bench.swarm_agents import CONTROL, agents_on
+from dev.bench.swarm_agents import CONTROL, agents_on, usage
 from dev.bench.swarm_plan import MIB, MODELS, NodeResult, Plan, Program
 from dev.bench.swarm_report import Run, table, to_json, verdicts
 from dev.bench.swarm_unshaped import BareFailed, Speed, measure
@@ -125,7 +125,7 @@ def _run(options: argparse.Namespace, source: Path, model: str, mbit: int, count
             options.disk_threads,
         )
         spread = _spread_by_agents if program is Program.AGENTS else _spread
-        results, traffic, share, body = spread(net, plan, source, options.timeout)
+        results, traffic, share, body, sending = spread(net, plan, source, options.timeout)
     shutil.rmtree(scratch)
     times = [result.finished - result.began for result in results]
     return Run(
@@ -141,6 +141,7 @@ def _run(options: argparse.Namespace, source: Path, model: str, mbit: int, count
         upload=max(traffic[name].sent for name in names),
         cpu=sum(result.cpu for result in results),
         loop_cpu=sum(result.loop_cpu for result in results),
+        origin_cpu=sending,
         busy=share,
         memory=max(result.memory for result in results),
         windows=max(result.windows for result in results),
@@ -148,8 +149,9 @@ def _run(options: argparse.Namespace, source: Path, model: str, mbit: int, count
     )
 
 
-Spread = tuple[list[NodeResult], dict[str, Traffic], float, int]
-"""What the nodes say, what their links carried, the share of the machine that was busy, the origin's body bytes."""
+Spread = tuple[list[NodeResult], dict[str, Traffic], float, int, float | None]
+"""What the nodes say, what their links carried, the share of the machine that was busy, the origin's body bytes, and
+its CPU seconds (of the server below; not of the hub stand-in, which does more than to send)."""
 
 
 def _spread_by_agents(net: Network, plan: Plan, source: Path, timeout: float) -> Spread:
@@ -164,7 +166,7 @@ def _spread_by_agents(net: Network, plan: Plan, source: Path, timeout: float) ->
         traffic = {name: counted - before[name] for name, counted in net.traffic().items()}
         body = _body_bytes(net, plan)
         _verify(source, agents.directories(), plan.files)
-    return results, traffic, share, body
+    return results, traffic, share, body, None
 
 
 def _spread(net: Network, plan: Plan, source: Path, timeout: float) -> Spread:
@@ -173,20 +175,21 @@ def _spread(net: Network, plan: Plan, source: Path, timeout: float) -> Spread:
     python: list[str | Path] = [sys.executable, "-m"]
     environment = {"PYTHONPATH": f"{ROOT / 'operator'}:{ROOT}"}
     origin: list[str | Path] = [*python, "dev.bench.swarm", "serve", source, net.address(ORIGIN)]
-    _wait_listening(net, net.popen(ORIGIN, origin, log=scratch / "origin.log", env=environment))
-    before, busy = net.traffic(), _machine()
+    server = net.popen(ORIGIN, origin, log=scratch / "origin.log", env=environment)
+    _wait_listening(net, server)
+    before, busy, sending = net.traffic(), _machine(), usage(server).cpu
     children: dict[Path, Child] = {}
     for name, _ in plan.nodes:
         result = scratch / f"{name}.json"
         argv = [*python, "dev.bench.swarm_node", scratch / "plan.json", name, result]
         children[result] = net.popen(name, argv, log=scratch / f"{name}.log", env=environment)
     _wait(children, timeout)
-    share = _busy_share(busy, _machine())
+    share, sending = _busy_share(busy, _machine()), usage(server).cpu - sending
     traffic = {name: counted - before[name] for name, counted in net.traffic().items()}
     body = _body_bytes(net, plan)
     _verify(source, [scratch / name for name, _ in plan.nodes], plan.files)
     results = [NodeResult(**json.loads((scratch / f"{name}.json").read_text())) for name, _ in plan.nodes]
-    return results, traffic, share, body
+    return results, traffic, share, body, sending
 
 
 def _body_bytes(net: Network, plan: Plan) -> int:

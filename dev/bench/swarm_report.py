@@ -38,6 +38,8 @@ class Run:
     """Of the node that sent most."""
     cpu: float
     loop_cpu: float
+    origin_cpu: float | None
+    """Of the origin, where that is a server which does nothing but send; what a sender pays."""
     busy: float
     memory: int
     windows: int
@@ -62,6 +64,11 @@ class Run:
         return self.cpu / (self.total * self.nodes / 1e9)
 
     @property
+    def sending_per_gb(self) -> float | None:
+        """CPU seconds of the origin for each GB that it has sent."""
+        return self.origin_cpu / (self.origin_bytes / 1e9) if self.origin_cpu is not None else None
+
+    @property
     def counts(self) -> bool:
         """Whether the goals apply: eight nodes, the network as the limit."""
         swarm = self.program is not Program.HTTP
@@ -69,7 +76,7 @@ class Run:
 
 
 def table(runs: list[Run]) -> str:
-    head = "model,nodes,mbit,by,first s,last s,x limit,origin x,upload x,CPU s/GB,python,busy,MiB,windows"
+    head = "model,nodes,mbit,by,first s,last s,x limit,origin x,upload x,CPU s/GB,python,origin s/GB,busy,MiB,windows"
     return aligned([head.split(","), *map(_row, runs)])
 
 
@@ -84,7 +91,8 @@ def _row(run: Run) -> list[str]:
     return [
         *(run.model, str(run.nodes), f"{run.rate // 1_000_000}" if run.rate else "-", run.program.value),
         *(f"{run.first:.1f}", f"{run.last:.1f}", ratio, f"{run.origin_share:.3f}", f"{run.upload / run.total:.2f}"),
-        *(f"{run.cpu_per_gb:.1f}", f"{run.loop_cpu / run.cpu:.0%}" if run.cpu else "-", f"{run.busy:.2f}"),
+        *(f"{run.cpu_per_gb:.1f}", f"{run.loop_cpu / run.cpu:.0%}" if run.cpu else "-"),
+        *(f"{run.sending_per_gb:.1f}" if run.sending_per_gb is not None else "-", f"{run.busy:.2f}"),
         *(str(run.memory), str(run.windows)),
     ]
 
