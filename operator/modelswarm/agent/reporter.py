@@ -225,9 +225,10 @@ class Reporter:
         labels = self._wanted_labels()
         if labels == self._applied:
             return
+        is_there = self._applied is None and self._ours() == labels
         # From here on: a change of the Node that is seen while the write is on its way is to be looked at after it.
-        known, self._applied = self._applied is not None, labels
-        if not known and self._ours() == labels:
+        self._applied = labels
+        if is_there:
             return
         # Server-side apply: labels that we do not name any more go, everybody else's stay.
         body: JsonObject = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": node.name, "uid": node.uid}}
