@@ -104,8 +104,10 @@ class Pair:
 
         def look() -> bool:
             missing = [name for name in names if not self.is_deployed(name)]
-            logs = [each.process.child.log_tail() for each in (self.first, self.second)]
-            assert not missing, "\n".join([f"without a Deployment: {missing}; the ends of the logs:", *logs])
+            assert not missing, "\n".join(
+                [f"without a Deployment: {missing}; the ends of the logs:"]
+                + [each.process.child.log_tail() for each in (self.first, self.second)]
+            )
             return True
 
         eventually(look, seconds)
