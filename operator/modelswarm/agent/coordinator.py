@@ -69,6 +69,7 @@ class Coordinator:
         self.content_id = manifest.digest.removeprefix("sha256:")
         self.is_open = True
         """Whether anybody still misses something."""
+        self.shunned: set[str] = set()
         self._label = self.content_id[:16]
         self._segments = tuple(segments)
         self._all = bits.full(len(self._segments))
@@ -82,7 +83,6 @@ class Coordinator:
         self._trust = Trust(self._segments, self._roster, self._publications, self._work, label=self._label)
         self._yielding = Yielding(self.content_id, self._trust.segments_of)
         self._journal: Journal[Thing] = Journal()
-        self._shunned: set[str] = set()
         self._digests: dict[int, str] = {}
         self._asking = Asking(self._roster)
         self._settled_at = now + (SETTLE_SECONDS if successor else 0.0)
@@ -93,10 +93,6 @@ class Coordinator:
     def readers(self) -> tuple[str, ...]:
         """The nodes that read the origin now, for the Lease."""
         return self._work.readers
-
-    @property
-    def shunned(self) -> frozenset[str]:
-        return frozenset(self._shunned)
 
     @property
     def failure(self) -> Failure | None:
@@ -139,9 +135,14 @@ class Coordinator:
         self.take(report, now)
         return self.answer(report, now)
 
+    def is_overtaken(self, report: Report) -> bool:
+        """Whether a later report of the member was here first."""
+        member = self._roster.get(report.node)
+        return member is not None and report.is_before(member.report)
+
     def take(self, report: Report, now: float) -> None:
-        """Believe what a member says of itself. The same report may come twice."""
-        member = self._enter(report, now)
+        """Believe what a member says of itself. The same report may come twice, and one that was overtaken is old."""
+        member = None if self.is_overtaken(report) else self._enter(report, now)
         if member is None or not member.live:
             return
         cursor = self._cursor(report)
@@ -194,7 +195,7 @@ class Coordinator:
             published=tuple(news.published),
             holders=news.holders,
             peers=tuple(news.peers),
-            shunned=tuple(sorted(self._shunned)),
+            shunned=tuple(sorted(self.shunned)),
             digests=news.digests,
             pause=self._refusals.pause(now),
             readers=self.readers,
@@ -240,7 +241,7 @@ class Coordinator:
             return member
         before, was_live = member.report, member.live
         member.report, member.seen = report, now
-        member.live = report.node not in self._shunned
+        member.live = report.node not in self.shunned
         moved = (before.url, before.host, before.port) != (report.url, report.host, report.port)
         if member.live != was_live or moved:
             self._journal.note(("node", report.node))
@@ -389,10 +390,10 @@ class Coordinator:
 
     def _shun(self) -> None:
         liars = self._trust.liars()
-        for node in liars ^ self._shunned:
+        for node in liars ^ self.shunned:
             member = self._roster.get(node)
             if node in liars:
                 log.error("P2P %s: %s published bytes that are not the origin's; it is shunned", self._label, node)
             if node in liars and member is not None:
                 self._bury(member, "is shunned")
-        self._shunned = liars
+        self.shunned = liars

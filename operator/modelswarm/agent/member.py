@@ -102,6 +102,7 @@ class Member:
         self._news = asyncio.Event()
         self._epoch = 0
         self._cursor = 0
+        self._life = random.getrandbits(53)
         self._told = 0
         self._heard = 0
         self._outbox: list[Publication] = []
@@ -271,6 +272,8 @@ class Member:
             url=self._address.url,
             host=self._address.host,
             port=self._address.port,
+            life=self._life,
+            number=self._told,
             epoch=self._epoch,
             cursor=self._cursor,
             have=bits.to_bytes(stock.holdings.have),

@@ -93,6 +93,10 @@ class Report(Message):
     url: Url
     host: Host
     port: Annotated[int, Field(ge=1, le=65535)]
+    life: Annotated[int, Field(ge=0)] = 0
+    """A member's own number, another one after each start,"""
+    number: Annotated[int, Field(ge=0)] = 0
+    """and how many reports it has sent with this one: one may overtake another on the way."""
     epoch: Annotated[int, Field(ge=0)] = 0
     """Of the answer that ``cursor`` comes from; 0 for none."""
     cursor: Annotated[int, Field(ge=0)] = 0
@@ -115,6 +119,10 @@ class Report(Message):
     complete: bool = False
     wants: Annotated[int, Field(ge=0, le=MAX_WORKING)] = 0
     """How many segments this node would work on at once, those it has included; 0: none, it does not help."""
+
+    def is_before(self, other: "Report") -> bool:
+        """Whether the same member has sent ``other`` later, which says all that this one does and more."""
+        return (self.node, self.life) == (other.node, other.life) and self.number < other.number
 
     @property
     def segments(self) -> int:

@@ -31,6 +31,8 @@ def hashes_of(segment: Segment, sizes: list[int], *, salt: str = "") -> bytes:
 def report(
     node: str,
     *,
+    life: int = 0,
+    number: int = 0,
     epoch: int = 0,
     cursor: int = 0,
     have: tuple[int, ...] | int = (),
@@ -51,6 +53,8 @@ def report(
         url=f"http://{node}.example:8081",
         host="127.0.0.1",
         port=6881,
+        life=life,
+        number=number,
         epoch=epoch,
         cursor=cursor,
         have=bits.to_bytes(mask),

@@ -79,6 +79,20 @@ def test_an_answer_that_got_lost_comes_again() -> None:
     assert desk.report(report("a"), 0.0) == desk.report(report("a"), 0.0)
 
 
+def test_a_report_that_a_later_one_has_overtaken_is_old() -> None:
+    """On several connections the later may be here first: what it says stays, or a segment would be read again."""
+    desk = coordinator()
+    assert desk.report(report("a", life=5, number=1, wants=1), 0.0).assign == (0,)
+    done = report("a", life=5, number=3, epoch=EPOCH, have=(0,), published=published("a", 0), wants=0)
+    desk.report(done, 1.0)
+    desk.report(report("a", life=5, number=2, epoch=EPOCH, working={0: 10}, wants=1), 1.1)
+    assert 0 not in desk.report(report("b", wants=8), 1.2).assign
+    assert desk.progress()[0] == 1
+    # A new life counts from its beginning, and has lost what was there.
+    assert desk.report(report("a", life=2, number=1, wants=1), 2.0).assign == (0,)
+    assert desk.progress()[0] == 0
+
+
 def test_towards_the_end_nobody_gets_more_than_a_share() -> None:
     desk = coordinator(successor=True)
     for node in "abc":
@@ -189,7 +203,7 @@ def test_the_first_publication_wins_and_a_late_one_is_ignored() -> None:
     late = desk.report(report("a", working={0: 5, 1: 5}, have=(1,), published=published("a", 1, salt="x")), now)
     assert late.revoke == (0, 1)
     assert [each.publisher for each in late.published] == ["b", "b"]
-    assert desk.shunned == frozenset()
+    assert desk.shunned == set()
 
 
 def test_part_of_a_window_that_somebody_has_published_meanwhile_is_left_out() -> None:
@@ -453,7 +467,7 @@ def test_an_origin_that_delivers_the_same_wrong_bytes_twice_ends_it() -> None:
     assert desk.failure is not None
     assert desk.failure.reason == "DigestMismatch"
     assert not desk.failure.retryable
-    assert desk.shunned == frozenset()
+    assert desk.shunned == set()
 
 
 def fill_again(desk: Coordinator) -> None:

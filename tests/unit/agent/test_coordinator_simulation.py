@@ -28,9 +28,13 @@ class Node:
     speed: int
     """Steps that a segment takes from the origin."""
     alive: bool = True
+    life: int = 0
+    number: int = 0
     epoch: int = 0
     cursor: int = 0
     have: int = 0
+    late: Report | None = None
+    """On its way still, although a later one is there."""
     known: dict[int, Publication] = field(default_factory=dict)
     work: dict[int, int] = field(default_factory=dict)
     fresh: list[int] = field(default_factory=list)
@@ -41,8 +45,11 @@ class Node:
             or Publication(segments=(segment,), hashes=hashes_of(SEGMENTS[segment], SIZES), publisher=self.name)
             for segment in self.fresh
         )
+        self.number += 1
         return report(
             self.name,
+            life=self.life,
+            number=self.number,
             epoch=self.epoch,
             cursor=self.cursor,
             have=self.have,
@@ -99,6 +106,7 @@ class World:
 
     def restart(self, node: Node) -> None:
         node.alive, node.epoch, node.cursor = True, 0, 0
+        node.life, node.number, node.late = node.life + 1, 0, None
         node.work.clear()
         node.known.clear()
         node.fresh = []
@@ -126,8 +134,12 @@ class World:
             return
         self.coordinator.tick(self.now)
         for node in live:
-            for segment in node.hear(self.coordinator.report(node.say(), self.now)):
+            said = node.say()
+            for segment in node.hear(self.coordinator.report(said, self.now)):
                 self.fetches[segment] = self.fetches.get(segment, 0) + 1
+            if node.late is not None:
+                self.coordinator.report(node.late, self.now)
+            node.late = said if self.random.random() < 0.2 else None
         holding: dict[int, str] = {}
         for member in self.coordinator._roster:
             for segment in member.held:

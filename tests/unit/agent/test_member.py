@@ -188,7 +188,7 @@ async def test_bytes_that_the_disk_changed_are_fetched_again_and_nobody_is_blame
             await asyncio.gather(b.talk(member), bringing)
             assert not filling.missing()
             await member.close()
-        assert coordinator.shunned == frozenset()
+        assert coordinator.shunned == set()
 
 
 async def test_a_disk_that_is_full_for_the_swarm_is_full_for_the_node(tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ def test_a_complaint_against_a_true_word_costs_the_complainer_one_reading_and_no
         publisher.say(float(now))
     assert sorted(other.read) == list(FILE_A), "once, although it goes on to complain"
     assert sorted(publisher.read) == list(range(len(SEGMENTS))), "nobody else reads anything again"
-    assert desk.shunned == frozenset()
+    assert desk.shunned == set()
     assert desk.failure is None
 
 
@@ -167,7 +167,7 @@ def test_who_only_passes_on_what_another_has_told_is_not_blamed_and_cannot_blame
     victim.say(1.0)
     victim.work(1.0)
     assert [told(desk, segment) for segment in FILE_A] == [right(segment) for segment in FILE_A]
-    assert desk.shunned == frozenset()
+    assert desk.shunned == set()
 
 
 @pytest.mark.parametrize("truth_first", [True, False])
@@ -236,7 +236,7 @@ def test_a_publisher_that_is_slow_or_cut_off_is_not_blamed_and_not_all_who_wait_
     for node in waiting[1:]:
         node.say(LATER + FRESH_SECONDS - 1)
         assert node.held == (), "there is another who gives it now"
-    assert desk.shunned == frozenset()
+    assert desk.shunned == set()
     waiting[1].say(2 * LATER)
     assert waiting[1].held == (2,)
 

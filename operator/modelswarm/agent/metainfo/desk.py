@@ -59,10 +59,12 @@ class Desk:
     async def report(self, report: Report) -> Answer:
         """Take the report, and answer when there is something to say, or after a while. Raises NotCoordinator.
 
-        A later report of the same node sends the earlier one home at once.
+        A later report of the same node sends the earlier one home at once, whichever of them was here first.
         """
         self._check()
         now = self._clock()
+        if self.coordinator.is_overtaken(report):
+            return self.coordinator.answer(report, now)
         self.coordinator.take(report, now)
         visit = _Visit(report, now + self.coordinator.patience(report.node))
         earlier = self._visits.get(report.node)

@@ -112,6 +112,16 @@ async def test_a_later_report_of_a_node_sends_the_earlier_home() -> None:
     assert (await later)[1] == HOLD_SECONDS
 
 
+async def test_who_is_overtaken_goes_home_and_does_not_send_the_later_one() -> None:
+    office = Office()
+    first, _ = await timed(office, report("a", life=1, number=1, wants=0))
+    later = asyncio.create_task(timed(office, report("a", life=1, number=3, epoch=EPOCH, cursor=first.cursor, wants=0)))
+    await asyncio.sleep(3)
+    overtaken = report("a", life=1, number=2, epoch=EPOCH, cursor=first.cursor, wants=0)
+    assert (await timed(office, overtaken))[1] == 0
+    assert (await later)[1] == HOLD_SECONDS
+
+
 async def test_what_a_silent_node_held_wakes_another() -> None:
     office = Office(origin_nodes=1)
     await office.desk.report(report("a", wants=1))
