@@ -177,6 +177,8 @@ class AgentFleet:
                 "MODEL_DIR": str(store),
                 "PEERS_SERVICE": self.peers_service,
                 "MODELSWARM_AGENT_LOG_FORMAT": "text",
+                # The disk is not theirs alone: however full others have made it, nothing is evicted for that.
+                "MODELSWARM_AGENT_HIGH_WATERMARK": "1.0",
                 **self._environment,
                 **(environment or {}),
             },

@@ -185,7 +185,8 @@ class Agent:
         self.leg = Leg(company.origin)
         self.needs = Needs()
         self.told = Told()
-        self.quota: int | None = None
+        self.quota = 1 << 40
+        """Of the store. Without one, how full the machine's disk is would decide what is evicted."""
         self._company = company
         self._stack = contextlib.AsyncExitStack()
 

@@ -189,7 +189,7 @@ async def test_what_does_not_fit_is_said_and_begins_when_there_is_room(tmp_path:
         assert agent.standing(MODEL).state is ModelState.FAILED
         assert company.origin.total == 0
         await agent.stop()
-        agent.quota = None
+        agent.quota = 64 * MIB
         await agent.start()
         await company.until_ready(MODEL)
 
