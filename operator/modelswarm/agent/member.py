@@ -301,6 +301,10 @@ class Member:
         for segment, failure in report.failed.items():
             if self._reading.failed.get(segment) == failure:
                 del self._reading.failed[segment]
+        if number < self._heard:
+            # A later one has overtaken it, and says all that it says, and what has changed since.
+            return
+        self._heard = number
         if answer.epoch != self._epoch:
             self._epoch, self._cursor = answer.epoch, 0
         self._cursor = max(self._cursor, answer.cursor)
@@ -315,10 +319,7 @@ class Member:
         self._reading.stop([each.segment.index for each in replaced])
         self._bundles.learn(answer.holders)
         self._bundles.bring_missing()
-        if number > self._heard:
-            # Orders of an answer that was overtaken by a later one are old.
-            self._heard = number
-            self._obey(answer)
+        self._obey(answer)
         if not answer.open and self.complete.is_set():
             self.closed.set()
         if self._outbox[_PUBLISHED_TOLD:] or answer.more:

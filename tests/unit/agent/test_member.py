@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from modelswarm.agent.messages import BadFile
+from modelswarm.agent.messages import Answer, BadFile, Publication, Report
 from modelswarm.agent.segments import plan
 from modelswarm.agent.swarm import TorrentFailed
 from modelswarm.agent.troubles import PEER_SHUNNED
@@ -50,6 +50,39 @@ async def test_every_byte_leaves_the_origin_once(tmp_path: Path) -> None:
         assert all(map(whole, fleet.nodes.values()))
         assert origin.given == {path: len(data) for path, data in FILES.items() if data}
         assert fleet.air.moved > 0
+
+
+async def test_an_answer_that_a_later_one_has_overtaken_is_old(tmp_path: Path) -> None:
+    """It may tell hashes that other ones have replaced since, and nobody would tell the right ones again."""
+    answers: list[asyncio.Future[Answer]] = []
+
+    async def report(url: str, content_id: str, report: Report) -> Answer:
+        answers.append(asyncio.get_running_loop().create_future())
+        return await answers[-1]
+
+    def told(cursor: int, word: bytes) -> Answer:
+        window = Publication(segments=(1,), hashes=word * 2, publisher="liar", window=True)
+        return Answer(epoch=1, segment_bytes=SEGMENT, cursor=cursor, published=(window,))
+
+    wrong, right = b"w" * 20, b"r" * 20
+    async with fleet_of(tmp_path, FILES, MODEL, "a") as (fleet, _, _):
+        [node] = fleet.nodes.values()
+        fleet.report = report  # type: ignore[method-assign]
+        async with await node.store.begin(MODEL) as filling:
+            member = await node.join(filling)
+            talk = asyncio.create_task(member.talk("http://coordinator"))
+            await until(lambda: len(answers) == 1)
+            await filling.write_small("config.json", FILES["config.json"])
+            await until(lambda: len(answers) == 2)
+            answers[1].set_result(told(2, right))
+            await until(lambda: bool(node.swarm.entries))
+            answers[0].set_result(told(1, wrong))
+            await until(lambda: len(answers) == 3)
+            [shared] = node.swarm.entries.values()
+            assert shared.window.parts[0].hashes == right * 2
+            talk.cancel()
+            await asyncio.gather(talk, return_exceptions=True)
+            await member.close()
 
 
 async def test_where_the_bytes_came_from_is_counted(tmp_path: Path) -> None:
