@@ -52,8 +52,8 @@ class Bundles:
         """That came from peers."""
         self.bad: set[str] = set()
         """Holders that gave wrong bytes: they are not asked again."""
-        self._failing: dict[str, float] = {}
-        """Holders that gave nothing when they were asked last, and since when."""
+        self._failing: dict[str, tuple[float, float]] = {}
+        """Holders that have given nothing since they were first asked in vain: that time, and the last one."""
         self._stock = stock
         self._client = client
         self._errands = errands
@@ -84,11 +84,17 @@ class Bundles:
         return [url for url in self._holders.get(number, ()) if url != self._own_url]
 
     def _urls(self, number: int) -> list[str]:
-        now = asyncio.get_running_loop().time()
-        return [url for url in self._others(number) if url not in self.bad and not self._is_hopeless(url, now)]
+        return [url for url in self._others(number) if url not in self.bad and not self._is_hopeless(url)]
 
-    def _is_hopeless(self, url: str, now: float) -> bool:
-        return now - self._failing.get(url, now) > PATIENCE
+    def _is_hopeless(self, url: str) -> bool:
+        # Not by the clock: whoever was asked in vain once, long ago, may be asked again.
+        first, last = self._failing.get(url, (0.0, 0.0))
+        return last - first > PATIENCE
+
+    def _note_vain(self, url: str) -> None:
+        now = asyncio.get_running_loop().time()
+        first, _ = self._failing.get(url, (now, now))
+        self._failing[url] = first, now
 
     async def _bring(self, segment: Segment) -> None:
         async with self._at_once:
@@ -120,7 +126,7 @@ class Bundles:
             blobs = await self._client.blobs(url, [stock.keys[number] for number in wanted])
         except PeerError as error:
             log.debug("P2P %s: no small files from %s: %s", label, url, error.message)
-            self._failing.setdefault(url, asyncio.get_running_loop().time())
+            self._note_vain(url)
             return False
         came = {number: blobs[stock.keys[number]] for number in wanted if stock.keys[number] in blobs}
         digests = {stock.files[number].path: digest for number in came if (digest := stock.digest(number))}
@@ -133,7 +139,7 @@ class Bundles:
         if right:
             self._failing.pop(url, None)
         else:
-            self._failing.setdefault(url, asyncio.get_running_loop().time())
+            self._note_vain(url)
         stock.note(right)
         self.bytes += sum(len(came[number]) for number in right)
         return len(right) == len(missing)
