@@ -17,7 +17,8 @@ log = logging.getLogger(__name__)
 
 
 class Allotment:
-    """``origin_nodes``: how many nodes may read at once (None: any number); ``own``: the one that always may.
+    """``origin_nodes``: how many nodes may read at once (None: any number); ``own``: the one for which a place is kept,
+    unless the origin has just failed it.
 
     A node that was let in stays in while it wants work: with one reader, one node reads everything.
     """
@@ -52,7 +53,13 @@ class Allotment:
             return True
         free = self._origin_nodes - len(self._readers)
         own = self._roster.get(self._own)
-        if own is not None and own.helps and own is not member and own.node not in self._readers:
+        if (
+            own is not None
+            and own is not member
+            and own.helps
+            and now >= own.barred_until
+            and own.node not in self._readers
+        ):
             free -= 1
         return free > 0
 

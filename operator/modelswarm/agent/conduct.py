@@ -15,7 +15,20 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 
-from modelswarm.agent.election import Acquire, Complete, Decision, Fetch, Hold, Join, Release, Renew, StandDown, Wait
+from modelswarm.agent.election import (
+    LOOK,
+    Acquire,
+    Complete,
+    Decision,
+    Fetch,
+    Hold,
+    Join,
+    Record,
+    Release,
+    Renew,
+    StandDown,
+    Wait,
+)
 from modelswarm.agent.latecomer import LateComer
 from modelswarm.agent.leases import ModelLease, Situation
 from modelswarm.agent.membership import RACE_PAUSE, TALK_PAUSE, Membership
@@ -25,7 +38,7 @@ from modelswarm.agent.progress import Sources
 from modelswarm.agent.segments import choose_segment_bytes
 from modelswarm.agent.store import Filling
 from modelswarm.agent.swarm import Event
-from modelswarm.agent.troubles import API_SERVER_UNAVAILABLE, Trouble, of_error
+from modelswarm.agent.troubles import API_SERVER_FORBIDDEN, API_SERVER_UNAVAILABLE, Trouble, of_error
 from modelswarm.agent.wanted import Wanted
 from modelswarm.errors import KubeError
 
@@ -33,6 +46,9 @@ API_PAUSE = 2.0
 LOOKUP_SECONDS = 1.0
 """How long the beginning waits for DNS; it is asked again and again anyhow."""
 SHORTEST = 0.01
+VACANT_SECONDS = 30.0
+"""How long who has everything waits for the next coordinator after one that has let go of the Lease: who lacks
+something takes it within moments, and would read again what only this node has."""
 CLOSE_SECONDS = 1.0
 """How often a coordinator looks whether everybody has everything: the last member's report wakes only its desk."""
 
@@ -66,6 +82,8 @@ class Conduct:
         """Of the Lease, the coordinator or the seeders, since something last worked."""
         self._done = False
         self._ended = False
+        self._preparing: asyncio.Task[object] | None = None
+        """The torrent that late comers get, made while the members are still there to give what they have."""
         self._changed = asyncio.Event()
         self._office = Office(parts)
         self._membership = Membership(
@@ -141,6 +159,9 @@ class Conduct:
                         await self._changed.wait()
 
     async def close(self) -> None:
+        if self._preparing is not None:
+            self._preparing.cancel()
+            await asyncio.gather(self._preparing, return_exceptions=True)
         await self._membership.stop_talking()
         await self._office.close()
         await self._late.close()
@@ -174,6 +195,8 @@ class Conduct:
         """One look at the Lease and what follows; returns the seconds until the next."""
         if not self._done:
             self._membership.raise_failure()
+        if self._done and self._office.is_idle:
+            self._prepare_to_seed()
         try:
             if self._done:
                 self._late.stop_seeking()
@@ -181,12 +204,12 @@ class Conduct:
                 await self._late.seek(self._lease)
             decision = await self._lease.step(self._situation())
         except KubeError as error:
-            log.warning("P2P %s: the API server does not answer: %s", self._label, error.message)
+            log.warning("P2P %s: the API server: %s", self._label, error.message)
             self._hinder(of_error(error, self._wanted))
             if self._late.seeders and not self._done and not self._membership.is_talking:
                 return await self._fetch()
             return API_PAUSE
-        if self._trouble is not None and self._trouble.reason == API_SERVER_UNAVAILABLE:
+        if self._trouble is not None and self._trouble.reason in (API_SERVER_UNAVAILABLE, API_SERVER_FORBIDDEN):
             self._hinder(None)
         return await self._do(decision)
 
@@ -267,23 +290,34 @@ class Conduct:
         record = self._lease.record
         if not self._done or (record is None and self._membership.joined):
             return after  # its holder is about to make the Lease again that somebody has deleted
-        if record is None or record.complete or not record.holder or self._is_deserted():
+        if record is None or record.complete or self._is_deserted(record):
             self._ended = True
             return 0.0
         if record.coordinator:
             await self._join(record.coordinator)
-        return after
+        return after if record.holder else min(after, LOOK)
 
-    def _is_deserted(self) -> bool:
+    def _is_deserted(self, record: Record) -> bool:
         """Whether whoever coordinated is gone, and nobody has taken the Lease, as one would who lacks something."""
-        return not self._membership.joined and not self._lease.is_fresh()
+        if self._membership.joined:
+            return False
+        return not self._lease.is_fresh() if record.holder else self._lease.unchanged >= VACANT_SECONDS
+
+    def _prepare_to_seed(self) -> None:
+        """Until there is a torrent, the members are what a late comer gets it from."""
+        if self._preparing is None:
+            work = self._parts.seeding.prepare(self._filling)
+            self._preparing = asyncio.create_task(work, name=f"prepare {self._label}")
+            self._preparing.add_done_callback(lambda _: self._changed.set())
+        elif self._preparing.done():
+            self._office.dismiss()
 
     def _situation(self) -> Situation:
         return Situation(
             have=self._done,
             seeders=len(self._late.seeders),
             unseeded_since=self._late.unseeded_since,
-            finished=self._office.is_idle and self._done,
+            finished=self._office.is_idle and self._preparing is not None and self._preparing.done(),
             failed=self._membership.is_hopeless,
             joined=self._membership.joined,
         )

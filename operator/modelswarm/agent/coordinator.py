@@ -21,7 +21,7 @@ from modelswarm.agent.messages import Answer, Failure, Publication, Report
 from modelswarm.agent.news import Thing, news_for
 from modelswarm.agent.passing import Passing
 from modelswarm.agent.publications import Publications, Word
-from modelswarm.agent.refusals import Refusals
+from modelswarm.agent.refusals import WRONG_BYTES, Refusals
 from modelswarm.agent.segments import Segment
 from modelswarm.agent.trust import Trust
 from modelswarm.agent.yielding import Yielding
@@ -48,7 +48,7 @@ class Coordinator:
     ``successor``: there was another one before, so some may be reading the origin, or have bytes that nobody else has;
     until all had the time to say so, nothing is handed out. ``readers``: who is known to read the origin; they have as
     long to say so as any reader may be silent. ``own``: the coordinator's node; if only ``origin_nodes`` may read, it
-    is among them.
+    is among them as long as the origin does not fail it.
     """
 
     def __init__(
@@ -67,8 +67,10 @@ class Coordinator:
         files = sorted(manifest.files)
         self.epoch = epoch
         self.content_id = manifest.digest.removeprefix("sha256:")
-        self.is_open = True
-        """Whether anybody still misses something."""
+        self.is_complete = False
+        """Whether every member has everything."""
+        self.keeps_members = False
+        """They stay all the same, for who comes next."""
         self.shunned: set[str] = set()
         self._label = self.content_id[:16]
         self._segments = tuple(segments)
@@ -153,7 +155,7 @@ class Coordinator:
         for segment, failure in report.failed.items():
             if segment in member.held:
                 self._work.release(segment)
-                self._refusals.note(member, failure, now)
+                self._refusals.note(member, segment, failure, now)
                 if member.denied is not None:
                     self._trust.abandon(member)
         self._accept_work(member, report, now)
@@ -251,7 +253,7 @@ class Coordinator:
 
     def _count_members(self) -> None:
         members = list(self._roster.live())
-        self.is_open = not members or not all(member.report.complete for member in members)
+        self.is_complete = bool(members) and all(member.report.complete for member in members)
 
     def _bury(self, member: Member, why: str) -> None:
         log.info("P2P %s: %s %s", self._label, member.node, why)
@@ -308,7 +310,7 @@ class Coordinator:
             revoke=tuple(segment for segment in member.report.working if segment not in member.held),
             asked=self._asking.choose(member, ~self._publications.known),
             failure=self.failure,
-            open=self.is_open,
+            open=not self.is_complete or self.keeps_members,
         )
 
     def _accept_work(self, member: Member, report: Report, now: float) -> None:
@@ -381,11 +383,7 @@ class Coordinator:
     def _complain(self, member: Member, report: Report, cursor: int, now: float) -> None:
         for bad in report.bad:
             if self._trust.doubt(member, bad.file, cursor, now):
-                self._refusals.final = Failure(
-                    reason="DigestMismatch",
-                    message="the origin delivers bytes that do not have the digest",
-                    retryable=False,
-                )
+                self._refusals.final = WRONG_BYTES
         self._trust.miss(member, report.starved, cursor, now)
 
     def _shun(self) -> None:

@@ -6,9 +6,10 @@ more. Everybody else reads.
 """
 
 import asyncio
+import contextlib
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -34,7 +35,7 @@ from modelswarm.agent.election import (
 )
 from modelswarm.agent.leaserecord import MOST_MODELS, lease_name, read, render
 from modelswarm.api.meta import JsonObject
-from modelswarm.errors import Conflict, KubeError, NotFound
+from modelswarm.errors import Conflict, KubeError, NotFound, Unavailable
 from modelswarm.kube.kinds import LEASE
 from modelswarm.kube.port import KubePort
 
@@ -124,11 +125,17 @@ class ModelLease:
         """Whether we are the coordinator at this moment, also if the process was frozen and does not know better."""
         return self.term is not None and still_holds(self.term, self._duration, self._clock())
 
-    async def step(self, situation: Situation) -> Decision:
-        """One look and at most one write. Raises KubeError when the API server cannot be asked and we do not hold.
+    @property
+    def unchanged(self) -> float:
+        """Seconds since the Lease was first seen as it is."""
+        return self._clock() - self._changed_at
 
-        After ``Acquire`` see ``term``: None means that somebody was faster, or that the answer got lost; step again
-        after a moment. After ``StandDown``, ``Complete`` and ``Release`` we do not hold the Lease any more.
+    async def step(self, situation: Situation) -> Decision:
+        """One look and at most one write. Raises KubeError when the API server cannot be asked, or refuses, and we do
+        not hold.
+
+        After ``Acquire`` see ``term``: None means that somebody was faster; step again after a moment. After
+        ``StandDown``, ``Complete`` and ``Release`` we do not hold the Lease any more.
         """
         if self._is_due():
             await self._look()
@@ -169,10 +176,11 @@ class ModelLease:
         record = self.record
         if record is None or record.complete or record.holder in ("", self._me):
             return False
-        return self._clock() < self._changed_at + record.duration
+        return self.unchanged < record.duration
 
     async def take(self, why: str, *, anew: bool = False) -> bool:
         """Become the holder, if since the last look nobody else has written; whether we are. Not while ``is_fresh``.
+        Raises KubeError.
 
         ``anew``: what was pinned before does not count.
         """
@@ -226,14 +234,14 @@ class ModelLease:
 
     async def _look(self) -> None:
         try:
-            async with asyncio.timeout(TIMEOUT):
+            async with _answered():
                 found: JsonObject | None = await self._kube.get(LEASE, self.name, self._namespace)
         except NotFound:
             found = None
-        except (KubeError, TimeoutError) as error:
+        except KubeError as error:
             if self.term is None:
                 raise
-            log.warning("P2P lease %s: %s", self.name, str(error) or "no answer in time")
+            log.warning("P2P lease %s: %s", self.name, error.message)
             return
         self._observe(found)
 
@@ -285,7 +293,7 @@ class ModelLease:
             epoch=term.epoch,
             readers=self._shown_readers(),
         )
-        if await self._write(record):
+        if await self._try_to_write(record):
             self.term = Term(term.epoch, sent)
 
     def _planned(self, known: Record, *, anew: bool = False) -> Record:
@@ -322,21 +330,36 @@ class ModelLease:
             readers=(),
             models=self._shown_models() or self.record.models,
         )
-        await self._write(record)
+        await self._try_to_write(record)
+
+    async def _try_to_write(self, record: Record) -> bool:
+        """Whether the API server confirms it. Whatever else happens, the next look tells."""
+        try:
+            return await self._write(record)
+        except KubeError as error:
+            log.warning("P2P lease %s: %s", self.name, error.message)
+            return False
 
     async def _write(self, record: Record) -> bool:
-        """Whether the API server confirms it. Whatever else happens, the next look tells."""
+        """False: somebody was faster. Raises KubeError when it is not known whether it was written, or was refused."""
         body = render(record, name=self.name, namespace=self._namespace, model_hash=self._hash, onto=self._object)
         try:
-            async with asyncio.timeout(TIMEOUT):
+            async with _answered():
                 found = await (self._kube.create(body) if self._object is None else self._kube.replace(body))
         except (Conflict, NotFound):
             return False
-        except (KubeError, TimeoutError) as error:
-            log.warning("P2P lease %s: %s", self.name, str(error) or "no answer in time")
-            return False
         self._observe(found)
         return True
+
+
+@contextlib.asynccontextmanager
+async def _answered() -> AsyncIterator[None]:
+    """A server that does not answer in time is away, as one that refuses connections is."""
+    try:
+        async with asyncio.timeout(TIMEOUT):
+            yield
+    except TimeoutError:
+        raise Unavailable("no answer in time") from None
 
 
 def _micro_time(moment: datetime) -> str:

@@ -24,7 +24,7 @@ class Office:
     @property
     def is_idle(self) -> bool:
         """We coordinate, and every member has everything."""
-        return self._desk is not None and not self._desk.coordinator.is_open
+        return self._desk is not None and self._desk.coordinator.is_complete
 
     @property
     def readers(self) -> tuple[str, ...]:
@@ -41,7 +41,8 @@ class Office:
         successor: bool,
         readers: Collection[str] = (),
     ) -> None:
-        """Coordinate a new term, by the plan of ``stock``; whatever was open before is closed.
+        """Coordinate a new term, by the plan of ``stock``; whatever was open before is closed. Members stay until
+        they are dismissed.
 
         ``successor``, ``readers``: see ``Coordinator``.
         """
@@ -58,9 +59,16 @@ class Office:
             successor=successor,
             readers=readers,
         )
+        coordinator.keeps_members = True
         self._desk = Desk(coordinator, holds=holds)
         parts.hosting.open_desk(stock.filling.content, self._desk)
         self._task = asyncio.create_task(self._desk.run(), name=f"desk {stock.filling.content[:16]}")
+
+    def dismiss(self) -> None:
+        """Members that have everything may go, as soon as all have."""
+        if self._desk is not None:
+            self._desk.coordinator.keeps_members = False
+            self._desk.ring()
 
     async def close(self) -> None:
         """Send everybody who waits away. Harmless twice."""

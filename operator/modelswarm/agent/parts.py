@@ -1,6 +1,6 @@
 """What the sessions of a node share."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from modelswarm.agent.hosting import Hosting
 from modelswarm.agent.member import Address
@@ -15,6 +15,7 @@ from modelswarm.agent.sharing import Sharing
 from modelswarm.agent.signals import Signals
 from modelswarm.agent.store import Store
 from modelswarm.agent.swarm import Swarm
+from modelswarm.agent.turns import Turns
 from modelswarm.content.resolve import Resolver
 from modelswarm.kube.port import KubePort
 
@@ -38,3 +39,4 @@ class Parts:
     origins: Origins
     metrics: AgentMetrics
     signals: Signals
+    turns: Turns = field(default_factory=Turns)

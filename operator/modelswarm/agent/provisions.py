@@ -72,7 +72,7 @@ class Provisions:
             raise AgentError(
                 ProvisionReason.MANIFEST_NOT_READABLE,
                 f"the agent may not read ConfigMap {reference.namespace}/{reference.name}; allow it with: "
-                + self._grant("manifests", "configmaps", names, reference.namespace),
+                + self._grant("manifests", "configmaps", reference.namespace),
             ) from None
         except InvalidReference as error:
             raise AgentError(ProvisionReason.MANIFEST_INVALID, error.message) from None
@@ -114,7 +114,11 @@ class Provisions:
             raise AgentError(
                 ProvisionReason.CREDENTIAL_NOT_READABLE,
                 f"the agent may not read Secret {reference.namespace}/{reference.name}; allow it with: "
-                + self._grant("credentials", "secrets", [reference.name], reference.namespace),
+                + self._grant(
+                    f"credentials-{reference.name}",
+                    f"secrets --resource-name={reference.name}",
+                    reference.namespace,
+                ),
             ) from None
         data = _data(secret, "data")
 
@@ -131,11 +135,12 @@ class Provisions:
                 return Credentials(modelscope_token=_decode(data.get(MODELSCOPE_KEY, "")) or None)
         return Credentials(hub_token=value(reference.key or HUB_SECRET_KEY))
 
-    def _grant(self, what: str, resource: str, names: list[str], namespace: str) -> str:
-        named = " ".join(f"--resource-name={name}" for name in names[:4])
+    def _grant(self, what: str, resource: str, namespace: str) -> str:
+        """Two commands. ``what`` names the role, so that the next Secret of the namespace gets one of its own."""
+        role = f"{self._service_account}-{what}"
         return (
-            f"kubectl -n {namespace} create role ome-model-agent-{what} --verb=get --resource={resource} {named} && "
-            f"kubectl -n {namespace} create rolebinding ome-model-agent-{what} --role=ome-model-agent-{what} "
+            f"kubectl -n {namespace} create role {role} --verb=get --resource={resource} && "
+            f"kubectl -n {namespace} create rolebinding {role} --role={role} "
             f"--serviceaccount={self._namespace}:{self._service_account}"
         )
 

@@ -44,6 +44,7 @@ class Residents:
         self._held: list[Held] = []
         self._reserved = 0
         self._ready: frozenset[str] = frozenset()
+        parts.store.on_evicted(self._evicted)
 
     def want(self, needs: Needs, node: NodeView) -> None:
         self._needs, self._node = needs, node
@@ -150,9 +151,8 @@ class Residents:
             return
         if content not in self._wanted_contents(needs) and f"sha256:{content}" not in needs.in_use:
             freed = await self._parts.store.purge(content)
-            self._parts.seeding.forget(content)
             self._parts.hosting.forget(content)
-            await asyncio.to_thread(forget_sources, self._parts.store.root, content)
+            await asyncio.to_thread(self._forget, content)
             log.info("P2P %s: removed with its last claim, %d bytes freed", wanted.name, freed)
 
     def _wanted_contents(self, needs: Needs) -> set[str]:
@@ -188,11 +188,7 @@ class Residents:
             try:
                 if self._needs is not None:
                     await self._protect(self._needs)
-                    for content in await self._parts.store.keep_watermark():
-                        log.info("P2P: evicted %s: the disk is nearly full", content[:16])
-                        self._parts.seeding.forget(content)
-                        await asyncio.to_thread(forget_sources, self._parts.store.root, content)
-                        self._parts.metrics.evictions.inc()
+                    await self._parts.store.keep_watermark()
                     await self._parts.store.sweep()
                 await self._measure()
                 here = {held.content for held in self._held}
@@ -201,6 +197,20 @@ class Residents:
                 log.warning("P2P: the disk: %s", error)
             self._signals.notice()
             await asyncio.sleep(ORDER_SECONDS)
+
+    def _evicted(self, content: str) -> None:
+        """In a thread of the store."""
+        log.info("P2P: evicted %s: its space was needed", content[:16])
+        self._parts.metrics.evictions.inc()
+        self._forget(content)
+
+    def _forget(self, content: str) -> None:
+        """The content is gone from the disk. Blocks for a moment."""
+        try:
+            self._parts.seeding.forget(content)
+            forget_sources(self._parts.store.root, content)
+        except OSError as error:
+            log.warning("P2P: the disk: %s", error)
 
     async def _measure(self) -> None:
         found = await self._parts.store.capacity()

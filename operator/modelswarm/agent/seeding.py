@@ -99,31 +99,43 @@ class Seeding:
         """Peers that have all of it (base URLs), with the metainfo that they tell."""
         return await self._client.find_seeders([peer.url for peer in self._discovery.peers()], model_hash)
 
+    async def prepare(self, filling: Filling, model_hash: str = "") -> Whole | None:
+        """The torrent of a complete content, and its metainfo on the disk; None where it cannot be seeded.
+
+        It is there from before, or others have it under ``model_hash``, or all files are read for it: for 140 GB that
+        is more than a minute.
+        """
+        content = filling.content
+        if not filling.manifest.bytes:
+            return None
+        whole = await self._cached(filling)
+        if whole is not None:
+            return whole
+        if model_hash:
+            whole = await self._borrow(filling, model_hash)
+        try:
+            if whole is None:
+                whole = await self._make(filling)
+            await asyncio.to_thread(_write, self._path(content), whole.metainfo)
+        except (SwarmError, OSError) as error:
+            log.warning("P2P %s: cannot be seeded: %s", content[:16], error)
+            return None
+        return whole
+
     async def seed(self, filling: Filling, model_hash: str, *, make_now: bool) -> None:
         """Serve a complete content. ``make_now``: do not wait for the metainfo of others."""
-        manifest, content = filling.manifest, filling.content
-        if not manifest.bytes:
-            return
-        path = self._path(content)
-        whole = await self._cached(filling)
-        if whole is None and not make_now:
-            whole = await self._borrow(filling, model_hash)
+        whole = await self.prepare(filling, "" if make_now else model_hash)
         if whole is None:
-            directory = Path(filling.directory)
-            try:
-                made = await asyncio.to_thread(make_metainfo, manifest, content, directory, self._secret)
-                whole = await asyncio.to_thread(read_metainfo, made, manifest, content, self._secret)
-            except SwarmError as error:
-                log.warning("P2P %s: cannot be seeded: %s", content[:16], error.message)
-                return
-        await asyncio.to_thread(_write, path, whole.metainfo)
+            return
         # Who wants it comes here: most others never asked for this model.
         self._swarm.seed_model(whole, self._complete_paths(filling))
-        self._served[model_hash] = path
+        self._served[model_hash] = self._path(filling.content)
 
     def stop(self, content: str, model_hash: str) -> None:
+        """Serve it no longer under this hash. The torrent is that of all models with the same content."""
         self._served.pop(model_hash, None)
-        self._swarm.drop(content)
+        if self._path(content) not in self._served.values():
+            self._swarm.drop(content)
 
     def forget(self, content: str) -> None:
         """The content is gone from the disk."""
@@ -235,6 +247,12 @@ class Seeding:
             return await asyncio.to_thread(read_metainfo, known, filling.manifest, filling.content, self._secret)
         except (OSError, BadMetainfo):
             return None
+
+    async def _make(self, filling: Filling) -> Whole:
+        """Raises SwarmError and OSError."""
+        manifest, content, directory = filling.manifest, filling.content, Path(filling.directory)
+        made = await asyncio.to_thread(make_metainfo, manifest, content, directory, self._secret)
+        return await asyncio.to_thread(read_metainfo, made, manifest, content, self._secret)
 
     async def _borrow(self, filling: Filling, model_hash: str) -> Whole | None:
         with contextlib.suppress(TimeoutError):

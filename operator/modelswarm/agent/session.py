@@ -105,8 +105,8 @@ class Session:
 
     async def place(self) -> None:
         """Directories of users that have been asked for, once it is ready. What cannot be is said."""
-        if not self.is_ready or self.content is None:
-            return
+        if not self.is_ready or self.content is None or not self._parts.store.has(self.content):
+            return  # what was evicted is noticed soon
         problems: list[Trouble] = []
         for path in self.wanted.paths:
             try:
@@ -147,13 +147,23 @@ class Session:
 
     async def _live(self) -> None:
         parts, account, lease = self._parts, self._account, self._lease()
+        turns, key = parts.turns, self.wanted.key
         try:
             if not self.is_ready:
                 account.wait_for("its list of files")
+            if self.wanted.content is not None:
+                turns.ask(key, self.wanted.content.removeprefix("sha256:"))
             manifest = await self._find_manifest(lease)
             content = manifest.digest.removeprefix("sha256:")
             parts.hosting.manifests[content] = manifest
             await account.open(manifest)
+            turns.ask(key, content)
+            if not turns.take(key) and not parts.store.has(content):
+                account.wait_for("the same files, which this node fetches for another model")
+                await self._until(lambda: turns.take(key) or parts.store.has(content))
+            if not turns.take(key):
+                await self._take_over(manifest, lease)
+                return
             if parts.store.has(content):
                 if not self.is_ready:
                     account.say(ModelState.VERIFYING)
@@ -163,9 +173,23 @@ class Session:
             async with filling, account.following(filling):
                 coordinated = await self._bring(filling, lease)
             # Held no longer: when space is needed, what no pod uses may go.
+            turns.leave(key)
             await self._serve(filling, lease, make_now=coordinated)
         finally:
+            turns.leave(key)
             await lease.release()
+
+    async def _take_over(self, manifest: Manifest, lease: ModelLease) -> None:
+        """It is here, by way of another session, which may still help the other nodes."""
+        filling = await self._parts.store.begin(manifest, adopt_from=self.wanted.paths)
+        async with filling, self._account.following(filling):
+            if not filling.is_complete:
+                return
+            self._account.begin()
+            await self._complete(filling)
+        self._parts.turns.leave(self.wanted.key)
+        self._unsettled = True
+        await self._serve(filling, lease, make_now=False)
 
     async def _bring(self, filling: Filling, lease: ModelLease) -> bool:
         """Fetch what is missing and help the others; returns whether this node has coordinated."""
@@ -207,7 +231,7 @@ class Session:
             return False
         try:
             record = await lease.look()
-        except (KubeError, TimeoutError):
+        except KubeError:
             self._unsettled = True
             return False
         self._unsettled = record is not None and bool(record.holder) and not record.complete
@@ -216,12 +240,15 @@ class Session:
     async def _serve(self, filling: Filling, lease: ModelLease, *, make_now: bool) -> None:
         """Seed it for as long as it is here; then, if it was evicted, wait until there is a reason to bring it back."""
         parts, account, content = self._parts, self._account, filling.content
+        model_hash = self.wanted.model_hash  # another task may give it another one
         try:
             if parts.settings.p2p_enabled:
-                await parts.seeding.seed(filling, self.wanted.model_hash, make_now=make_now)
-            await self._while_here(content, lease)
+                # Until it is seeded, a late comer finds nobody who has it, and may have begun to coordinate.
+                self._unsettled |= not await parts.seeding.has_seeded(content)
+                await parts.seeding.seed(filling, model_hash, make_now=make_now)
+            await self._while_here(content, model_hash, lease)
         finally:
-            parts.seeding.stop(content, self.wanted.model_hash)
+            parts.seeding.stop(content, model_hash)
         if parts.store.has(content):
             return
         if parts.store.knows(content):
@@ -232,13 +259,14 @@ class Session:
             lambda: bool(self.wanted.pods) or self.wanted.pin or parts.signals.has_room(filling.manifest.bytes)
         )
 
-    async def _while_here(self, content: str, lease: ModelLease) -> None:
-        """Until it is not, or there is something to settle about the Lease."""
-        loop = asyncio.get_running_loop()
+    async def _while_here(self, content: str, model_hash: str, lease: ModelLease) -> None:
+        """Until it is not, or is to be served under another hash, or there is something to settle about the Lease."""
+        loop, parts = asyncio.get_running_loop(), self._parts
         tried = looked = loop.time()
-        while self._parts.store.has(content):
+        while parts.store.has(content) and self.wanted.model_hash == model_hash:
             await asyncio.sleep(TELL_SECONDS)
-            if self._unsettled and loop.time() - looked > UNSETTLED_SECONDS * self._rng.uniform(0.5, 1.0):
+            due = loop.time() - looked > UNSETTLED_SECONDS * self._rng.uniform(0.5, 1.0)
+            if self._unsettled and due and not parts.turns.is_taken(content):
                 looked = loop.time()
                 if await self._is_unfinished(lease, content):
                     return

@@ -99,8 +99,9 @@ class RangeSink:
         task, count = self._writing
         # The write goes on when we are cancelled, and it counts: the caller flushes in any case.
         await asyncio.wait([task])
-        self._writing = None
+        # One that failed stays: whoever writes or flushes later hears of it, and no other batch takes its place.
         task.result()
+        self._writing = None
         self._partial.mark(self.done, count)
         self.done += count
         self._report()

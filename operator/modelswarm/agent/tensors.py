@@ -9,7 +9,6 @@ to an integer, cannot be counted from headers: then the answer is None, as for a
 """
 
 import json
-import math
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,8 @@ INDEX = "model.safetensors.index.json"
 SUFFIX = ".safetensors"
 HEADER_BYTES = 16 << 20
 """A larger header, or index, is not read."""
+_MOST = 10**18
+"""Parameters of a model, elements of a tensor, bytes of a file: a header with more is not believed."""
 _LENGTH = struct.Struct("<Q")
 _BITS: Mapping[str, int] = {
     "F64": 64,
@@ -56,7 +57,8 @@ def count_parameters(directory: Path) -> int | None:
 
 
 def count(tensors: Sequence[Tensor]) -> int | None:
-    """Parameters of a whole model. None: some are packed, of a type that is not known, or there are none."""
+    """Parameters of a whole model. None: some are packed, of a type that is not known, or there are none, or too many
+    to be true."""
     total = 0
     quantized = any(tensor.dtype.startswith("F8") for tensor in tensors)
     for tensor in tensors:
@@ -66,7 +68,7 @@ def count(tensors: Sequence[Tensor]) -> int | None:
         if bits is None or tensor.elements * bits != tensor.bytes * 8:
             return None
         total += tensor.elements
-    return total or None
+    return total if 0 < total <= _MOST else None
 
 
 def read_header(path: Path) -> list[Tensor]:
@@ -104,7 +106,8 @@ def _files(directory: Path) -> list[Path]:
     names = document.get("weight_map") if isinstance(document, dict) else None
     if not isinstance(names, dict) or not names:
         raise ValueError(f"{INDEX} has no weight_map")
-    return [directory / _inside(name) for name in sorted({str(each) for each in names.values()})]
+    # Each once, however often and in however many ways it is written.
+    return [directory / path for path in sorted({_inside(str(each)) for each in names.values()})]
 
 
 def _inside(name: str) -> PurePosixPath:
@@ -120,8 +123,20 @@ def _tensor(name: str, entry: object) -> Tensor:
     dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
     if not isinstance(dtype, str) or not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:
         raise ValueError(f"{name} is no tensor")
-    return Tensor(name, dtype, math.prod(shape), offsets[1] - offsets[0])
+    return Tensor(name, dtype, _elements(name, shape), offsets[1] - offsets[0])
+
+
+def _elements(name: str, shape: Sequence[int]) -> int:
+    elements = 1
+    for size in shape:
+        elements *= size
+        # Looked at on the way: the product of a long list takes hours, and all other threads wait for it.
+        if elements > _MOST:
+            raise ValueError(f"{name} is too large")
+    return elements
 
 
 def _are_sizes(value: object) -> TypeGuard[list[int]]:
-    return isinstance(value, list) and all(isinstance(each, int) and each >= 0 for each in value)
+    return isinstance(value, list) and all(
+        isinstance(each, int) and not isinstance(each, bool) and 0 <= each <= _MOST for each in value
+    )

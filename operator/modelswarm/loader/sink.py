@@ -86,8 +86,9 @@ class SpanSink:
         # A thread cannot be called back: were the write left alone on cancellation, the descriptor could be closed
         # (and its number be given to another file) under it.
         await asyncio.wait([future])
-        self._writing = None
+        # One that failed stays: whoever writes or flushes later hears of it, and no other batch takes its place.
         future.result()
+        self._writing = None
         self._part.advance(self.span, count, self._source)
 
 

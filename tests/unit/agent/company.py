@@ -49,7 +49,7 @@ from modelswarm.kube.key import Key
 from modelswarm.kube.kinds import CONFIGMAP, LEASE
 from tests.unit.agent.company_swarm import CompanySwarm
 from tests.unit.agent.fleet import Air, Leg, Origin
-from tests.unit.kube.fake import FakeServer
+from tests.unit.kube.fake import FakeServer, Interruption
 
 NAMESPACE = "ome"
 PORT = 8081
@@ -182,6 +182,8 @@ class Agent:
         self.gives_no_blobs = False
         self.lie: Callable[[Report], Report] = lambda report: report
         """What it makes of its own reports."""
+        self.api: Interruption = lambda verb: None
+        """How the API server treats its requests."""
         self.leg = Leg(company.origin)
         self.needs = Needs()
         self.told = Told()
@@ -256,9 +258,9 @@ class Agent:
     async def _leg(self, manifest: Manifest, credentials: object) -> Leg:
         return self.leg
 
-    def _interrupt(self, verb: str) -> Exception | None:
+    def _interrupt(self, verb: str) -> Exception | float | None:
         dead = self.died.is_set() or self._company.api_is_away
-        return Unavailable("no answer") if dead else None
+        return Unavailable("no answer") if dead else self.api(verb)
 
     def want(self, *wanted: Wanted, in_use: frozenset[str] = frozenset()) -> None:
         """These and nothing else."""

@@ -288,6 +288,44 @@ def test_the_coordinators_own_node_is_the_one_reader() -> None:
     assert desk.report(report("a", wants=1), 0.0).assign == ()
 
 
+BROKEN = Failure(reason="SourceUnavailable", message="502")
+
+
+def test_another_node_reads_while_the_coordinators_own_cannot_and_keeps_the_place() -> None:
+    desk = coordinator(origin_nodes=1, own="own")
+    desk.report(report("own", wants=1), 0.0)
+    assert desk.report(report("a", wants=1), 0.0).assign == ()
+    assert desk.report(report("own", epoch=EPOCH, wants=1, failed={0: BROKEN}), 1.0).assign == ()
+    assert desk.report(report("a", epoch=EPOCH, wants=1), 1.1).assign == (0,)
+    assert desk.readers == ("a",)
+    for now in (2.5, 5.0):
+        assert desk.report(report("own", epoch=EPOCH, wants=1), now).assign == ()
+        assert desk.report(report("a", epoch=EPOCH, wants=1, working={0: int(now)}), now).assign == (0,)
+        assert desk.readers == ("a",)
+
+
+def test_what_the_one_reader_still_reads_when_a_segment_fails_keeps_others_out() -> None:
+    desk = coordinator(origin_nodes=1, own="own")
+    assert desk.report(report("own", wants=2), 0.0).assign == (0, 1)
+    still = report("own", epoch=EPOCH, wants=2, working={1: 10}, failed={0: BROKEN})
+    assert desk.report(still, 1.0).assign == (1,)
+    assert desk.report(report("a", wants=1), 1.1).assign == ()
+    assert desk.readers == ("own",)
+
+
+def test_an_own_node_that_cannot_read_takes_no_place_from_the_others() -> None:
+    desk = coordinator(origin_nodes=2, own="own")
+    desk.report(report("own", wants=1), 0.0)
+    desk.report(report("own", epoch=EPOCH, wants=1, failed={0: BROKEN}), 0.0)
+    got = [desk.report(report(node, wants=1), 0.1).assign for node in "abc"]
+    assert got == [(0,), (1,), ()]
+    desk.tick(2.0)
+    assert desk.report(report("own", epoch=EPOCH, wants=1), 2.0).assign == (), "both places are taken"
+    desk.report(report("a", epoch=EPOCH, wants=0, have=(0,), published=published("a", 0)), 2.1)
+    assert desk.report(report("c", epoch=EPOCH, wants=1), 2.2).assign == (), "the next one is kept for it"
+    assert desk.report(report("own", epoch=EPOCH, wants=1), 2.3).assign == (2,)
+
+
 def test_another_node_reads_when_the_one_reader_dies() -> None:
     desk = coordinator(origin_nodes=1)
     desk.report(report("a", wants=1), 0.0)
@@ -311,10 +349,9 @@ def test_rate_limits_pause_everybody() -> None:
 def test_a_passing_failure_gives_the_segment_to_somebody_else() -> None:
     desk = coordinator()
     desk.report(report("a", wants=1), 0.0)
-    broken = Failure(reason="SourceUnavailable", message="502")
-    answer = desk.report(report("a", epoch=EPOCH, wants=1, failed={0: broken}), 1.0)
+    answer = desk.report(report("a", epoch=EPOCH, wants=1, failed={0: BROKEN}), 1.0)
     assert answer.assign == ()
-    assert answer.failure == broken
+    assert answer.failure == BROKEN
     assert desk.report(report("b", wants=1), 1.0).assign == (0,)
     assert desk.failure is None
 
@@ -395,12 +432,23 @@ def test_bytes_that_only_a_dead_node_had_are_fetched_again() -> None:
 
 def test_it_is_open_until_every_live_member_is_complete() -> None:
     desk = coordinator()
-    assert desk.is_open
+    assert not desk.is_complete
     assert desk.report(report("a", complete=True), 0.0).open is False
     assert desk.report(report("b"), 0.0).open is True
     desk.report(report("a", epoch=EPOCH, complete=True), GONE_SECONDS)
     desk.tick(GONE_SECONDS + 1)
     assert desk.report(report("a", epoch=EPOCH, complete=True), GONE_SECONDS + 1).open is False
+
+
+def test_members_that_are_kept_stay_until_they_are_not_kept_any_more() -> None:
+    desk = coordinator()
+    desk.keeps_members = True
+    assert desk.report(report("a", complete=True), 0.0).open is True
+    assert desk.is_complete
+    assert not desk.has_orders("a", 0.1)
+    desk.keeps_members = False
+    assert desk.has_orders("a", 0.2)
+    assert desk.report(report("a", epoch=EPOCH, complete=True), 0.3).open is False
 
 
 def test_the_first_readers_digest_holds() -> None:

@@ -7,12 +7,13 @@ that a dead node took with it; it always ends; and a report costs little, howeve
 import random
 from dataclasses import dataclass, field
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from modelswarm.agent import bits
 from modelswarm.agent.coordinator import SETTLE_SECONDS, Coordinator
-from modelswarm.agent.messages import Answer, Publication, Report
+from modelswarm.agent.messages import Answer, Failure, Publication, Report
 from modelswarm.agent.segments import plan
 from tests.unit.agent.coordination import MIB, hashes_of, manifest, report
 
@@ -28,6 +29,8 @@ class Node:
     speed: int
     """Steps that a segment takes from the origin."""
     alive: bool = True
+    cut_off: bool = False
+    """From the origin: whatever it begins to read fails."""
     life: int = 0
     number: int = 0
     epoch: int = 0
@@ -38,6 +41,7 @@ class Node:
     known: dict[int, Publication] = field(default_factory=dict)
     work: dict[int, int] = field(default_factory=dict)
     fresh: list[int] = field(default_factory=list)
+    failed: dict[int, Failure] = field(default_factory=dict)
 
     def say(self) -> Report:
         news = tuple(
@@ -55,6 +59,7 @@ class Node:
             have=self.have,
             published=news,
             working={segment: done * 100 for segment, done in self.work.items()},
+            failed=self.failed,
             complete=self.have == ALL,
             wants=2 if self.have != ALL else 0,
         )
@@ -65,6 +70,7 @@ class Node:
             self.known.clear()
         self.epoch, self.cursor = answer.epoch, answer.cursor
         self.fresh = list(answer.asked)
+        self.failed = {}
         for publication in answer.published:
             self.known.update((segment, publication) for segment in publication.segments)
         for segment in answer.revoke:
@@ -89,7 +95,7 @@ class World:
     def elect(self, *, successor: bool) -> Coordinator:
         return Coordinator(
             CONTENT, SEGMENTS, segment_bytes=2 * MIB, epoch=self.epoch, now=self.now, origin_nodes=self.origin_nodes,
-            successor=successor,
+            own=f"n{self.epoch % len(self.nodes)}", successor=successor,
         )  # fmt: skip
 
     def excuse(self, mask: int) -> None:
@@ -109,7 +115,7 @@ class World:
         node.life, node.number, node.late = node.life + 1, 0, None
         node.work.clear()
         node.known.clear()
-        node.fresh = []
+        node.fresh, node.failed = [], {}
 
     def lose_coordinator(self) -> None:
         """A successor is there after a while, and knows nothing but what it is told."""
@@ -123,6 +129,10 @@ class World:
         live = [node for node in self.nodes if node.alive]
         self.random.shuffle(live)
         for node in live:
+            if node.cut_off:
+                self.excuse(bits.mask_of(node.work))
+                node.failed = dict.fromkeys(node.work, Failure(reason="SourceUnavailable"))
+                node.work.clear()
             for segment in list(node.work):
                 node.work[segment] += 1
                 if node.work[segment] >= node.speed:
@@ -156,12 +166,13 @@ class World:
 
     @property
     def finished(self) -> bool:
-        return all(node.have == ALL for node in self.nodes if node.alive) and not self.coordinator.is_open
+        return all(node.have == ALL for node in self.nodes if node.alive) and self.coordinator.is_complete
 
 
 Happening = tuple[int, str, int]
 happenings = st.lists(
-    st.tuples(st.integers(1, 60), st.sampled_from(["kill", "restart", "coordinator"]), st.integers(0, 7)), max_size=12
+    st.tuples(st.integers(1, 60), st.sampled_from(["kill", "restart", "coordinator", "cut off"]), st.integers(0, 7)),
+    max_size=12,
 )
 
 
@@ -187,8 +198,11 @@ def test_it_ends_and_nothing_is_fetched_twice(
                 world.kill(node)
             elif what == "restart" and not node.alive:
                 world.restart(node)
+            elif what == "cut off":
+                node.cut_off = not node.cut_off
         if not due:
             for node in world.nodes:
+                node.cut_off = False
                 if not node.alive:
                     world.restart(node)
         world.step()
@@ -208,6 +222,21 @@ def test_without_trouble_each_segment_leaves_the_origin_once_and_all_nodes_take_
         readers |= set(world.coordinator.readers)
     assert world.fetches == dict.fromkeys(range(len(SEGMENTS)), 1)
     assert readers == {node.name for node in world.nodes}
+
+
+@pytest.mark.parametrize("origin_nodes", [1, 2])
+def test_a_coordinators_node_that_never_reaches_the_origin_keeps_nobody_from_it(origin_nodes: int) -> None:
+    world = World([1] * 4, origin_nodes, 1)
+    own = world.nodes[world.epoch]
+    own.cut_off = True
+    own.hear(world.coordinator.report(own.say(), world.now))
+    assert own.work, "it is the first to read"
+    at_once = 0
+    while not world.finished and world.now < 300.0:
+        world.step()
+        at_once = max(at_once, sum(bool(node.work) for node in world.nodes))
+    assert world.finished
+    assert at_once == origin_nodes
 
 
 def test_five_hundred_members_cost_little() -> None:

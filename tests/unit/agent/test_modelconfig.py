@@ -1,11 +1,15 @@
 """What OME is told about a model: what its own files say, and nothing that they do not."""
 
 import json
+import math
 import os
+import struct
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dev.hub import make_model
 from modelswarm.agent import omestatus
@@ -67,6 +71,33 @@ CLAIM = Claim("ClusterBaseModel", "", "m", "uid")
 )
 def test_describe(document: dict[str, Any], files: list[str], expected: dict[str, Any]) -> None:
     assert describe(document, files) == expected
+
+
+SCALARS = st.sampled_from([None, True, 4, -1, 10**400, 0.5, math.nan, math.inf, "", "fp8", "x" * 200, "\ud800"])
+ANYTHING = st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=5)
+FIELDS = [
+    "model_type",
+    "architectures",
+    "transformers_version",
+    "text_config",
+    "vision_config",
+    "quantization_config",
+    "quant_method",
+    "bits",
+    "load_in_4bit",
+    "max_position_embeddings",
+    "n_positions",
+]
+INNER = st.dictionaries(st.sampled_from(FIELDS), ANYTHING)
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.sampled_from(FIELDS), INNER | ANYTHING))
+def test_whatever_a_model_says_ome_can_be_told(document: dict[str, Any]) -> None:
+    found = describe(json.loads(json.dumps(document)), ["model.safetensors"])
+    json.dumps(found, allow_nan=False).encode()
+    assert 0 < found.get("maxTokens", 1) < 1 << 31
+    assert found.get("quantization", "fp8") in ("fp8", "int4")
 
 
 REAL = json.loads((Path(__file__).parent / "fixtures" / "configs.json").read_text())
@@ -226,6 +257,13 @@ async def test_its_parameters_are_counted(tmp_path: Path) -> None:
     found = (await entry(tmp_path, standing()))["config"]
     assert (found["modelParameterSize"], found["modelCapabilities"]) == ("3M", ["TEXT_TO_TEXT"])
     assert found == describe(json.loads((directory / "config.json").read_text()), os.listdir(directory), 3_000_000)
+
+
+async def test_what_cannot_be_a_number_of_parameters_is_left_out(root: Path) -> None:
+    tensor = {"dtype": "F16", "shape": [10**400], "data_offsets": [0, 2 * 10**400]}
+    header = json.dumps({"w": tensor}).encode()
+    (root / CONTENT / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+    assert (await entry(root, standing()))["config"] == describe(LLAMA, ["model.safetensors"])
 
 
 async def test_one_on_its_way_is_not(root: Path) -> None:

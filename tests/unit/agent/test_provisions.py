@@ -108,7 +108,8 @@ async def test_a_manifest_that_may_not_be_read_says_how_to_allow_it() -> None:
     given = wanted(claim(manifest=ManifestRef("ns", "m", 2)))
     error = await failure(FakeServer(), given, lambda verb: Forbidden("no", status=403))
     assert error.reason == ProvisionReason.MANIFEST_NOT_READABLE
-    assert "--resource-name=m --resource-name=m-1" in error.message
+    # All of them: the next model of the namespace has another name, and a long list has many shards.
+    assert "create role ome-model-agent-manifests --verb=get --resource=configmaps && kubectl" in error.message
     assert "--serviceaccount=ome:ome-model-agent" in error.message
 
 
@@ -182,7 +183,9 @@ async def test_a_secret_without_the_key() -> None:
 
 
 async def test_a_secret_that_may_not_be_read_says_how_to_allow_it() -> None:
-    with pytest.raises(AgentError, match="--verb=get --resource=secrets --resource-name=s") as caught:
+    with pytest.raises(
+        AgentError, match="create role ome-model-agent-credentials-s --verb=get --resource=secrets --resource-name=s &&"
+    ) as caught:
         await provisions(FakeServer(), lambda verb: Forbidden("no", status=403)).credentials(
             wanted(claim(secret=SecretRef("ns", "s")))
         )

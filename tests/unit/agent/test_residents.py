@@ -180,6 +180,48 @@ async def test_what_nobody_uses_makes_room_and_comes_back_with_a_pod(tmp_path: P
         assert tree(directory(agent)) == FILES
 
 
+async def test_of_what_made_room_nothing_is_remembered(tmp_path: Path) -> None:
+    large_files = {"large.bin": noise("large", 6 * MIB)}
+    large = content(large_files)
+    async with company_of(tmp_path, FILES | large_files, MODEL, large) as company:
+        [agent] = company.add("a")
+        agent.quota = 12 * MIB
+        await agent.start(MODEL)
+        await company.until_ready(MODEL)
+        seeding, evictions = agent.parts.seeding, "modelswarm_agent_evictions_total"
+        await company.until(lambda: hash_of(MODEL) in seeding.hashes)
+        agent.want(wanted_of(MODEL), wanted_of(large, pin=True))
+        await company.until(lambda: not agent.parts.store.has(hash_of(MODEL)))
+        assert agent.parts.metrics.registry.get_sample_value(evictions) == 1
+        assert not await seeding.has_seeded(hash_of(MODEL))
+        agent.want(replace(wanted_of(MODEL), pods=frozenset({"default/pod"})))
+        await company.until_ready(MODEL)
+        assert agent.standing(MODEL).origin_bytes == MODEL.bytes, "what came before is not here any more"
+
+
+async def test_what_made_room_is_asked_for_its_directory_before_it_is_noticed(tmp_path: Path) -> None:
+    large_files = {"large.bin": noise("large", 6 * MIB)}
+    large = content(large_files)
+    async with company_of(tmp_path, FILES | large_files, MODEL, large) as company:
+        [agent] = company.add("a")
+        agent.quota = 12 * MIB
+        await agent.start()
+        served = wanted_of(MODEL, path=tmp_path / "a" / "served")
+        agent.want(served)
+        await company.until_ready(MODEL)
+        agent.want(served, wanted_of(large, pin=True))
+        await company.until(lambda: not agent.parts.store.has(hash_of(MODEL)))
+        assert agent.is_ready(MODEL), "its session has not noticed yet"
+        another = tmp_path / "a" / "another"
+        agent.want(wanted_of(MODEL, path=another), wanted_of(large, pin=True))
+        await company.until(lambda: agent.standing(MODEL).state is ModelState.EVICTED)
+        assert not another.exists()
+        await company.until_ready(large)
+        agent.want(replace(wanted_of(MODEL, path=another), pods=frozenset({"default/pod"})))
+        await company.until_ready(MODEL)
+        assert tree(another) == FILES
+
+
 async def test_what_does_not_fit_is_said_and_begins_when_there_is_room(tmp_path: Path) -> None:
     async with company_of(tmp_path, FILES, MODEL) as company:
         [agent] = company.add("a")

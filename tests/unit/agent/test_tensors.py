@@ -6,6 +6,8 @@ import struct
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dev.hub import make_model
 from modelswarm.agent.tensors import HEADER_BYTES, INDEX, Tensor, count, count_parameters, read_header, shown
@@ -50,6 +52,12 @@ def test_the_files_of_the_index_and_no_others(tmp_path: Path) -> None:
     assert count_parameters(tmp_path) == 151936 * 896 + 896 + 100
 
 
+def test_a_file_that_the_index_writes_in_several_ways_is_counted_once(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(header(LAYER))
+    write_index(tmp_path, a="model.safetensors", b="./model.safetensors", c=".//model.safetensors")
+    assert count_parameters(tmp_path) == 151936 * 896 + 896
+
+
 def test_a_model_as_a_hub_has_it(tmp_path: Path) -> None:
     directory = make_model(tmp_path / "m", shards=3, shard_bytes=4096)
     assert count_parameters(directory) == 3 * 4096 // 2, "numbers of 16 bits"
@@ -83,6 +91,63 @@ def test_a_header_whose_numbers_do_not_agree_is_not_believed() -> None:
 
 
 @pytest.mark.parametrize(
+    "shapes",
+    [
+        pytest.param([[10**400]], id="a number that no fraction can hold"),
+        pytest.param([[10**18 + 1]], id="more than any model has"),
+        pytest.param([[10**10, 10**10, 0]], id="nothing of too much"),
+        pytest.param([[10**18], [1]], id="too many together"),
+        pytest.param([[9] * 1_000_000], id="a product that would take minutes"),
+    ],
+)
+def test_a_model_larger_than_any_is_not_believed(shapes: list[list[int]], tmp_path: Path) -> None:
+    document, start = {}, 0
+    for number, shape in enumerate(shapes):
+        end = start + 2 * (math.prod(shape) if len(shape) < 9 else 1)
+        document[f"w{number}"] = {"dtype": "F16", "shape": shape, "data_offsets": [start, end]}
+        start = end
+    text = json.dumps(document).encode()
+    (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text)
+    assert count_parameters(tmp_path) is None
+
+
+NUMBERS = st.sampled_from(
+    [0, 1, 2, 4, 10**18, 10**400, -1, True, 0.5, math.nan, math.inf, -math.inf, None, "1", [1], {}]
+)
+ANYTHING = st.recursive(NUMBERS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=8)
+ENTRIES = st.fixed_dictionaries(
+    {},
+    optional={
+        "dtype": st.sampled_from(["F32", "F4", "I64", "?"]) | ANYTHING,
+        "shape": st.lists(NUMBERS, max_size=4) | ANYTHING,
+        "data_offsets": st.lists(NUMBERS, min_size=2, max_size=2) | ANYTHING,
+    },
+)
+
+AGREEING = st.sampled_from([0, 1, 10**18, 10**400]).map(
+    lambda size: {"dtype": "F16", "shape": [size], "data_offsets": [0, 2 * size]}
+)
+
+
+@settings(deadline=None)
+@given(
+    st.dictionaries(st.text(), AGREEING | ENTRIES | ANYTHING, max_size=4),
+    st.dictionaries(st.text(), ANYTHING, min_size=1, max_size=2) | ANYTHING,
+)
+def test_whatever_a_header_or_an_index_says_it_is_a_number_that_can_be_shown_or_none(
+    tmp_path_factory: pytest.TempPathFactory, document: object, names: object
+) -> None:
+    directory = tmp_path_factory.mktemp("model")
+    text = json.dumps(document).encode()
+    (directory / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text)
+    for _ in range(2):
+        found = count_parameters(directory)
+        assert found is None or shown(found)
+        # The second time with an index.
+        (directory / INDEX).write_text(json.dumps({"weight_map": names}))
+
+
+@pytest.mark.parametrize(
     "content",
     [
         pytest.param(b"", id="empty"),
@@ -94,6 +159,8 @@ def test_a_header_whose_numbers_do_not_agree_is_not_believed() -> None:
         pytest.param(struct.pack("<Q", 7) + b'{"a":1}', id="no tensor"),
         pytest.param(header({"a": ("F32", [1])}).replace(b"[1]", b"[9.5]"), id="no shape"),
         pytest.param(header({"a": ("F32", [1])}).replace(b"[0, 4]", b"[4]   "), id="no place"),
+        pytest.param(header({"a": ("F32", [1111])}).replace(b"[1111]", b"[true]"), id="a truth for a size"),
+        pytest.param(header({"a": ("F32", [1])}).replace(b"[0, 4]", b"[-1,3]"), id="a place before the first"),
         pytest.param(struct.pack("<Q", 100_000) + b"[" * 100_000, id="too deep"),
     ],
 )

@@ -43,7 +43,7 @@ class Desk:
         try:
             while self._holds():
                 self.coordinator.tick(self._clock())
-                self._ring()
+                self.ring()
                 await asyncio.sleep(TICK)
         finally:
             self.close()
@@ -101,9 +101,10 @@ class Desk:
         """Something has changed: see soon for whom that is of interest."""
         if self._bell is None:
             delay = min(0.02 + self.coordinator.calm() / 4, 1.0)
-            self._bell = asyncio.get_running_loop().call_later(delay, self._ring)
+            self._bell = asyncio.get_running_loop().call_later(delay, self.ring)
 
-    def _ring(self) -> None:
+    def ring(self) -> None:
+        """Answer those for whom there is something to say now."""
         if self._bell is not None:
             self._bell.cancel()
             self._bell = None

@@ -14,10 +14,11 @@ brings the bytes. Decisions are in ``capacity`` and ``eviction``, without IO; ``
 from modelswarm.agent.store.capacity import Capacity, Disk, human
 from modelswarm.agent.store.eviction import Protection
 from modelswarm.agent.store.filling import Filling
+from modelswarm.agent.store.held import ContentState, Held
 from modelswarm.agent.store.keys import COMPLETE, blob_key, content_id
 from modelswarm.agent.store.partial import Partial, Pieces
 from modelswarm.agent.store.settings import StoreSettings
-from modelswarm.agent.store.store import ContentState, Held, Store
+from modelswarm.agent.store.store import Store
 from modelswarm.agent.store.verify import Verified
 
 __all__ = [

@@ -17,21 +17,26 @@ class Disk:
 @dataclass(frozen=True, slots=True)
 class Capacity:
     """``used`` is what the store occupies, ``reserved`` what running downloads still will, ``available`` what a new
-    one may take (never below zero), and ``limit`` the quota or the file system's size."""
+    one may take (never below zero), and ``limit`` the quota or the file system's size. ``balance`` goes below zero:
+    what has to be freed before anything is available."""
 
     limit: int
     used: int
     reserved: int
-    available: int
+    balance: int
     disk: Disk
+
+    @property
+    def available(self) -> int:
+        return max(self.balance, 0)
 
 
 def measure(settings: StoreSettings, disk: Disk, used: int, reserved: int) -> Capacity:
     """The tighter of disk and quota decides."""
-    available = disk.free - settings.reserve - reserved
+    balance = disk.free - settings.reserve - reserved
     if settings.quota is not None:
-        available = min(available, settings.quota - used - reserved)
-    return Capacity(disk.total if settings.quota is None else settings.quota, used, reserved, max(available, 0), disk)
+        balance = min(balance, settings.quota - used - reserved)
+    return Capacity(disk.total if settings.quota is None else settings.quota, used, reserved, balance, disk)
 
 
 def surplus(settings: StoreSettings, disk: Disk, used: int) -> int:

@@ -34,9 +34,9 @@ def parts_below(shelf: Shelf, path: Path) -> tuple[str, ...]:
 
 def materialize(shelf: Shelf, content: str, parts: tuple[str, ...]) -> None:
     """``parts`` come from ``parts_below``."""
-    record = shelf.records[content]
-    found = shelf.marker(content)
-    if found is None:
+    record, found = shelf.records.get(content), shelf.marker(content)
+    if record is None or found is None:
+        # Evicted, perhaps a moment ago.
         raise StorageFailed(f"{shelf.root.joinpath(MODELS, content)} is not complete any more")
     earlier = shelf.placements.get(parts)
     placement = Placement(content, parts)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from modelswarm.agent.store import sweep
 from modelswarm.agent.store.capacity import Capacity, human, measure, outstanding, surplus
@@ -28,6 +28,8 @@ class Room:
         now: Callable[[], float] = time.time,
     ) -> None:
         self.protection: Protection | None = None
+        self.evicted: Callable[[str], None] = lambda content: None
+        """Called, in a thread, with each content that has made room."""
         self._shelf = shelf
         self._threads = threads
         self._fillings = fillings
@@ -46,7 +48,7 @@ class Room:
             need, others = await self._need(filling)
             capacity = await self._measure(others)
             if need > capacity.available:
-                short = need - capacity.available
+                short = need - capacity.balance
                 choice = await self._threads.run(self._choose, short)
                 if choice.freed >= short:
                     await self._evict(choice.contents)
@@ -62,16 +64,14 @@ class Room:
             free = (await self._measure(others)).available
             error.tell(need, free, _numbers(need, free))
 
-    async def keep_watermark(self) -> tuple[str, ...]:
-        """Above the high watermark, evict down to the low one; returns what has left."""
+    async def keep_watermark(self) -> None:
+        """Above the high watermark, evict down to the low one."""
         async with self._lock:
             capacity = await self._measure([])
             over = surplus(self._shelf.settings, capacity.disk, capacity.used)
-            if not over:
-                return ()
-            choice = await self._threads.run(self._choose, over, spare_wanted=True)
-            await self._evict(choice.contents)
-            return choice.contents
+            if over:
+                choice = await self._threads.run(self._choose, over, spare_wanted=True)
+                await self._evict(choice.contents)
 
     async def sweep(self) -> int:
         """Remove what nothing refers to and is old enough; returns bytes freed."""
@@ -86,7 +86,7 @@ class Room:
     async def purge(self, content: str) -> int:
         """The content goes now, with what nobody else needs; returns bytes freed."""
         async with self._lock:
-            return await self._evict((content,))
+            return await self._remove(content, self._shelf.remove)
 
     async def _need(self, filling: Filling) -> tuple[int, list[dict[str, int]]]:
         """What it still has to write, and what the others have, by blob."""
@@ -118,13 +118,21 @@ class Room:
     def _held(self) -> set[str]:
         return set().union(*(it.record.sizes for it in list(self._fillings.values())))
 
-    async def _evict(self, contents: Iterable[str]) -> int:
-        freed = 0
+    async def _evict(self, contents: Iterable[str]) -> None:
         for content in contents:
+            await self._remove(content, self._remove_and_tell)
+
+    async def _remove(self, content: str, remove: Callable[..., int]) -> int:
+        if content in self._fillings:
             # Begun while another was being removed: it stays.
-            if content not in self._fillings:
-                self._complete.discard(content)
-                freed += await self._threads.run(self._shelf.remove, content, held=self._held())
+            return 0
+        self._complete.discard(content)
+        return await self._threads.run(remove, content, held=self._held())
+
+    def _remove_and_tell(self, content: str, *, held: Collection[str]) -> int:
+        # In one go: when who waits for it is cancelled, what is gone is told all the same.
+        freed = self._shelf.remove(content, held=held)
+        self.evicted(content)
         return freed
 
 

@@ -3,8 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -13,6 +12,7 @@ from modelswarm.agent.store import adopt, files, materialize
 from modelswarm.agent.store.capacity import Capacity
 from modelswarm.agent.store.eviction import Protection
 from modelswarm.agent.store.filling import Filling
+from modelswarm.agent.store.held import ContentState, Held
 from modelswarm.agent.store.partial import Partial
 from modelswarm.agent.store.records import Record, record_of
 from modelswarm.agent.store.room import Room
@@ -21,29 +21,7 @@ from modelswarm.agent.store.shelf import MODELS, Shelf
 from modelswarm.agent.store.threads import Threads
 from modelswarm.agent.store.verify import BlobHash, Verified
 from modelswarm.content.manifest import Manifest
-from modelswarm.errors import DigestMismatch, DiskFull
-
-
-class ContentState(StrEnum):
-    """What the store has of a content; the session knows more (who is fetching, what failed)."""
-
-    COMPLETE = "Complete"
-    FILLING = "Filling"
-    PARTIAL = "Partial"
-    """Something of it is there, and nobody is at it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """One content. ``bytes`` is its size, ``present`` what is on disk of it, ``last_used`` seconds since the epoch."""
-
-    content: str
-    state: ContentState
-    bytes: int
-    present: int
-    last_used: float
-    manifest: Manifest | None
-    placements: tuple[Path, ...]
+from modelswarm.errors import DigestMismatch, DiskFull, StorageFailed
 
 
 class Store:
@@ -262,13 +240,17 @@ class Store:
         """Who needs what, as the caller knows it now. Before the first call nothing is ever evicted."""
         self._room.protection = protection
 
+    def on_evicted(self, tell: Callable[[str], None]) -> None:
+        """``tell`` is called, in a thread, with each content that has made room."""
+        self._room.evicted = tell
+
     async def capacity(self) -> Capacity:
         """Bytes used, reserved and available."""
         return await self._room.capacity()
 
-    async def keep_watermark(self) -> tuple[str, ...]:
-        """Above the high watermark, evict down to the low one; returns the contents that have left. For a timer."""
-        return await self._room.keep_watermark()
+    async def keep_watermark(self) -> None:
+        """Above the high watermark, evict down to the low one. For a timer."""
+        await self._room.keep_watermark()
 
     async def sweep(self) -> int:
         """Remove what nothing refers to and is old enough; returns bytes freed. For a timer."""
@@ -337,7 +319,7 @@ class Store:
         at a time; with ``rate`` (bytes per second, on average) it also leaves the disk alone in between.
         """
         record: Record | None = self.shelf.records.get(content)
-        if record is None or record.manifest is None or content not in self._complete:
+        if record is None or record.manifest is None or not self.has(content):
             return ()
         wrong: list[str] = []
         for file in record.manifest.files:
@@ -376,11 +358,11 @@ class Store:
         A directory that is not there yet appears whole. In one that is, each file appears whole, files of an earlier
         content that this one does not have go, and everything else is left alone.
 
-        Raises ``PathOutsideRoot``, ``ValueError`` (the content is not complete), ``StorageFailed``.
+        Raises ``PathOutsideRoot``, and ``StorageFailed``, also for a content that is not complete (any more).
         """
         parts = materialize.parts_below(self.shelf, path)
         if not self.has(content):
-            raise ValueError(f"{content} is not complete")
+            raise StorageFailed(f"{self.directory(content)} is not complete any more")
         await self.threads.run(materialize.materialize, self.shelf, content, parts)
 
     async def unmaterialize(self, path: Path) -> None:

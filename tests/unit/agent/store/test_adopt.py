@@ -158,6 +158,19 @@ async def test_a_purge_takes_the_users_directory_along(settings: StoreSettings) 
         assert os.listdir(settings.root / "blobs") == []
 
 
+async def test_what_was_evicted_lies_nowhere(settings: StoreSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    await brought(settings, MODEL, FILES)
+    path = settings.root / "meta" / "llama"
+    async with Store(settings) as store:
+        await store.purge(ID)
+        with pytest.raises(StorageFailed, match="not complete any more"):
+            await store.materialize(ID, path)
+        monkeypatch.setattr(store, "has", lambda content: True)
+        with pytest.raises(StorageFailed, match="not complete any more"):
+            await store.materialize(ID, path)  # it left between the look and the work
+        assert not path.exists()
+
+
 async def test_a_link_on_the_way_is_refused(settings: StoreSettings, tmp_path: Path) -> None:
     await brought(settings, MODEL, FILES)
     (tmp_path / "elsewhere").mkdir()

@@ -77,14 +77,54 @@ async def test_nothing_leaves_in_vain(settings: StoreSettings, clock: Clock) -> 
         assert all(map(store.has, ids))
 
 
+@pytest.mark.parametrize("limits", [{"quota": 2 * MIB}, {"reserve": 1 << 60}], ids=["the quota", "the disk"])
+async def test_nothing_leaves_in_vain_where_more_is_taken_than_may_be(
+    settings: StoreSettings, clock: Clock, limits: dict[str, int]
+) -> None:
+    async with Store(settings, now=clock) as store:
+        ids = await bring(store, clock, "a", "b", "c")
+    async with Store(replace(settings, **limits), now=clock) as store:
+        store.protect(Protection(in_use=frozenset(ids[1:])))
+        with pytest.raises(InsufficientCapacity, match="free 0"):
+            await store.begin(model("next")[0])
+        assert (await store.capacity()).available == 0
+        assert all(map(store.has, ids)), "what the first one has is as much as the next one needs, and not enough"
+
+
+async def test_what_is_taken_beyond_the_quota_is_freed_as_well(settings: StoreSettings, clock: Clock) -> None:
+    async with Store(settings, now=clock) as store:
+        old, mid, new = await bring(store, clock, "old", "mid", "new")
+    async with Store(replace(settings, quota=3 * MIB), now=clock) as store:
+        store.protect(Protection())
+        async with await store.begin(model("next")[0]):
+            assert [store.has(each) for each in (old, mid, new)] == [False, False, True]
+
+
 async def test_the_watermark_spares_what_is_wanted(settings: StoreSettings, clock: Clock) -> None:
     async with Store(replace(settings, quota=5 * MIB, high=0.75, low=0.5), now=clock) as store:
+        left: list[str] = []
+        store.on_evicted(left.append)
         old, mid, new = await bring(store, clock, "old", "mid", "new")
-        assert await store.keep_watermark() == ()
+        await store.keep_watermark()
+        assert left == []
         store.protect(Protection(wanted=frozenset({old})))
-        assert await store.keep_watermark() == (mid, new)
+        await store.keep_watermark()
+        assert left == [mid, new]
         assert store.has(old)
-        assert await store.keep_watermark() == ()
+        await store.keep_watermark()
+        assert left == [mid, new]
+
+
+async def test_who_left_for_a_download_is_told_and_who_is_purged_is_not(settings: StoreSettings, clock: Clock) -> None:
+    async with Store(replace(settings, quota=4 * MIB + 100), now=clock) as store:
+        left: list[str] = []
+        store.on_evicted(lambda content: left.append(content) if not store.has(content) else None)
+        old, mid, _ = await bring(store, clock, "old", "mid", "new")
+        store.protect(Protection())
+        async with await store.begin(model("next")[0]):
+            assert left == [old]
+        await store.purge(mid)
+        assert left == [old]
 
 
 async def test_what_is_being_filled_is_not_evicted(settings: StoreSettings, clock: Clock) -> None:
