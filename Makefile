@@ -53,7 +53,7 @@ verify: $(READY) ## fail if a generated file is stale
 	@$(BIN)/python -m modelswarm.api.schema $(GENERATED) --check
 	@$(BIN)/python -m dev.reference --check
 
-manifests: built ## dist/modelswarm.yaml: the chart without Helm (REGISTRY=HOST[/PATH] and TAG= of your images)
+manifests: $(READY) ## dist/modelswarm.yaml: the chart without Helm (REGISTRY=HOST[/PATH] and TAG= of your images)
 	@$(BIN)/python -m dev.manifests --output dist/modelswarm.yaml $(if $(REGISTRY),--registry $(REGISTRY)) $(if $(TAG),--tag $(TAG))
 
 chart: built ## helm lint and the chart's tests

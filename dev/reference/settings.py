@@ -31,7 +31,9 @@ An empty variable is one that is not set. What cannot work is refused at the sta
 `--help` of each program prints the same. In the chart: [values](values.md); `operator.settings` takes any flag of the
 operator that no other value sets."""
 _OPERATOR = "Each setting is a variable and a flag; the flag wins. Times are seconds."
-_AGENT = "Variables only; up to `MODEL_DIR` they are those of OME's agent. What it does with them: [agent](agent.md)."
+_AGENT = """\
+Variables only; up to `MODEL_DIR` they are those of OME's agent, but for `P2P_ORIGIN_NODES`. What it does with them:
+[agent](agent.md)."""
 _LOADER = """\
 The operator sets what it needs; variables of the Playground or BackendRuntime come through to the loader as well. What
 it does with them: [loader](loader.md)."""

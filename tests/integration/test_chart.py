@@ -70,6 +70,26 @@ def test_elsewhere_llmaz_is_looked_for_in_its_own_namespace() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("namespace", "llmaz", "everywhere"),
+    [
+        pytest.param("llmaz-system", "team-llmaz", True, id="we are where llmaz usually is, and it is elsewhere"),
+        pytest.param("swarm", "team-llmaz", True, id="both are elsewhere"),
+        pytest.param("swarm", "swarm", False, id="both are in one namespace"),
+        pytest.param("llmaz-system", "", False, id="an empty setting is none"),
+    ],
+)
+def test_a_namespace_of_llmaz_that_is_set_can_be_looked_into(namespace: str, llmaz: str, everywhere: bool) -> None:
+    objects = rendered(namespace=namespace, **{"operator__settings__llmaz-namespace": llmaz})
+    account, lease = f"{namespace}:modelswarm-operator", "fbb36db9.llmaz.io"
+    settings = OperatorSettings.load([], variables(objects, "Deployment"))
+    given = grants(objects)
+    assert settings.llmaz_namespace == (llmaz or "llmaz-system")
+    for where in {"", settings.llmaz_namespace}:
+        grant = Grant(account, where, "coordination.k8s.io", "leases", lease, "get")
+        assert (grant in given) == (everywhere if not where else where == namespace)
+
+
 def test_credentials_of_other_namespaces_are_readable_by_name_only() -> None:
     listed = json.dumps([{"name": "team-a", "pullSecrets": ["regcred"]}, {"name": "team-b"}])
     objects = rendered("--set-json", f"credentialNamespaces={listed}", **AS_CONFIG)
@@ -138,6 +158,26 @@ def test_the_agents_read_their_variables() -> None:
     assert (operator.agent_root, operator.agent_namespace) == (str(settings.model_dir), "swarm")
     policy = one(objects, "ValidatingAdmissionPolicy")
     assert "system:serviceaccount:swarm:ome-model-agent" in policy["spec"]["matchConditions"][0]["expression"]
+
+
+def test_numbers_of_a_values_file_are_plain_numbers(tmp_path: Path) -> None:
+    """Helm reads those as floats, unlike those of --set."""
+    file = tmp_path / "values.yaml"
+    values = {
+        "agent": {"maxUploadRate": 104857600, "maxDownloadRate": 1 << 30, "originNodes": 2},
+        "env": {"MODELSWARM_AGENT_RESERVE": 21474836480},
+        "operator": {"settings": {"stall-seconds": 1000000}},
+        "turnstile": {"originReaders": 3},
+    }
+    file.write_text(yaml.safe_dump(values))
+    objects = rendered("--values", str(file))
+    environ = {**variables(objects, "DaemonSet"), "NODE_NAME": "n", "POD_NAMESPACE": "swarm"}
+    settings = AgentSettings.load([], environ)
+    assert (settings.max_upload_rate, settings.max_download_rate) == (104857600, 1 << 30)
+    assert settings.origin_nodes == 2
+    assert environ["MODELSWARM_AGENT_RESERVE"] == "21474836480"
+    operator = OperatorSettings.load([], variables(objects, "Deployment"))
+    assert (operator.stall_seconds, operator.origin_readers) == (1000000, 3)
 
 
 def test_the_secret_of_the_peers_is_long_and_random() -> None:

@@ -4,6 +4,7 @@ There is no kubelet, so nothing runs: what is tested is what the API server acce
 """
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,13 @@ from tests.integration.support.chart import one, rendered
 
 NAMESPACE = "swarm"
 OBJECTS = [open_model("kept"), p2p_task("kept")]
+DUAL_STACK = "--service-cluster-ip-range=10.0.0.0/16,fd00:10::/108"
+ONE_FAMILY, TWO_FAMILIES = "ipFamilyPolicy: SingleStack", "ipFamilyPolicy: PreferDualStack"
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[ControlPlane]:
-    with ControlPlane(controllers=False, scheduler=False) as running:
+    with ControlPlane(controllers=False, scheduler=False, apiserver_flags=[DUAL_STACK]) as running:
         yield running
 
 
@@ -87,6 +90,42 @@ def test_install_upgrade_rollback_uninstall_lose_nothing(cluster: ControlPlane, 
 
     release.put()  # what was kept is taken back
     assert len(get(cluster, "backendruntimes")["items"]) == 6
+
+
+def families(cluster: ControlPlane, namespace: str) -> list[str]:
+    found: list[str] = get(cluster, "service/ome-peers", "-n", namespace)["spec"]["ipFamilies"]
+    return found
+
+
+def test_agents_have_one_address_each_and_lose_a_second_one_with_an_upgrade(
+    cluster: ControlPlane, release: Release, tmp_path: Path
+) -> None:
+    """A pod has an address of each family on such a cluster; an agent knows and listens on the first."""
+    older = tmp_path / "chart"
+    shutil.copytree(CHART, older)
+    template = older / "templates" / "agent.yaml"
+    template.write_text(template.read_text().replace(ONE_FAMILY, TWO_FAMILIES))
+    release.helm("install", older, "--create-namespace", *setting(image__registry="registry.test"))
+    assert families(cluster, NAMESPACE) == ["IPv4", "IPv6"]
+    release.put("upgrade")
+    assert families(cluster, NAMESPACE) == ["IPv4"]
+    release.helm("uninstall")
+    release.put()
+    assert families(cluster, NAMESPACE) == ["IPv4"]
+
+
+@pytest.mark.parametrize("flags", [(), ("--server-side",)], ids=["from here", "server-side"])
+def test_without_helm_they_lose_it_when_the_file_is_applied_again(
+    cluster: ControlPlane, flags: tuple[str, ...]
+) -> None:
+    service = (ROOT / "config" / "p2p" / "headless-service.yaml").read_text()
+    try:
+        cluster.kubectl("apply", *flags, "-f", "-", input=service.replace(ONE_FAMILY, TWO_FAMILIES))
+        assert families(cluster, "ome") == ["IPv4", "IPv6"]
+        cluster.kubectl("apply", *flags, "-f", "-", input=service)
+        assert families(cluster, "ome") == ["IPv4"]
+    finally:
+        cluster.kubectl("delete", "service/ome-peers", "-n", "ome")
 
 
 def test_a_second_installation_is_refused_with_the_reason(cluster: ControlPlane, release: Release) -> None:

@@ -1,11 +1,13 @@
 """Where the test programs come from: the order of the places, and what is good enough."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from dev import binaries
 from dev.binaries import BinaryUnavailable, locate, parse_version, pinned_version, prepare
+from dev.installation import ROOT
 
 
 @pytest.fixture
@@ -113,3 +115,11 @@ def test_failed_build_leaves_no_program(on_path: Path) -> None:
     with pytest.raises(BinaryUnavailable, match="checksum mismatch"):
         locate("etcd")
     assert not list((binaries.cache_directory() / "bin").glob("*/etcd"))
+
+
+def test_rendering_the_chart_builds_no_program_but_those_it_asks_for() -> None:
+    """It asks for helm. The rest takes eight minutes, of somebody who only wants a file to apply."""
+    command = ["make", "--dry-run", "-C", str(ROOT), "manifests"]
+    steps = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert "dev.manifests" in steps
+    assert "dev.binaries" not in steps

@@ -56,8 +56,13 @@ server refuses to apply a list with two; the last one counts, and the user's (en
 {{- end }}
 {{- range $name, $value := $user }}
 - name: {{ $name }}
-  value: {{ $value | quote }}
+  value: {{ include "modelswarm.plain" $value | quote }}
 {{- end }}
+{{- end }}
+
+{{/* A value as it was written: helm reads a file's numbers as floats, and would print 104857600 as 1.048576e+08. */}}
+{{- define "modelswarm.plain" -}}
+{{ kindIs "float64" . | ternary (toJson .) (toString .) }}
 {{- end }}
 
 {{/* Where the certificates are, in operator and agents. */}}

@@ -52,7 +52,7 @@ async def gather(cluster: Cluster) -> Facts:
         operator_lease=_named(leases, OPERATOR),
         service=_named(services, AGENT_SERVICE),
         slices=tuple(slices or ()),
-        peer_secret=await _peer_secret(cluster, installation.agent_namespace),
+        peer_secret=await _peer_secret(cluster, installation),
         node_leases=tuple(node_leases or ()),
         model_leases=tuple(model_leases or ()),
         operators=operators,
@@ -86,11 +86,12 @@ def _plurals(answer: Answer) -> frozenset[str]:
     )
 
 
-async def _peer_secret(cluster: Cluster, namespace: str) -> bool | None:
+async def _peer_secret(cluster: Cluster, installation: Installation) -> bool | None:
     """Whether it exists; its metadata is asked for, never its data."""
+    name = f"metadata.name={installation.peer_secret.name}"
     try:
-        name = f"metadata.name={AGENT_SERVICE}"
-        return bool(await cluster.kube.list(SECRET, namespace, field_selector=name, metadata_only=True))
+        found = await cluster.kube.list(SECRET, installation.agent_namespace, field_selector=name, metadata_only=True)
+        return bool(found)
     except KubeError:
         return None
 

@@ -1,6 +1,6 @@
 """What is installed in the cluster, as far as the user may see it: operator, agents, and what they were told. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from modelswarm.api.meta import JsonObject
@@ -29,6 +29,14 @@ MIRRORS = (
 
 
 @dataclass(frozen=True, slots=True)
+class PeerSecret:
+    """``optional``: agents start without it, and then trust whoever reaches them."""
+
+    name: str = AGENT_SERVICE
+    optional: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Installation:
     """``operator`` and ``agents`` are None where they are not there, or may not be read (``seen`` False)."""
 
@@ -41,6 +49,7 @@ class Installation:
     environment: Mapping[str, str] = field(default_factory=dict)
     """The operator's variables, as far as they are plain."""
     agent_environment: Mapping[str, str] = field(default_factory=dict)
+    peer_secret: PeerSecret = PeerSecret()
 
 
 def installation_of(operator: JsonObject | None, agents: JsonObject | None, *, seen: bool = True) -> Installation:
@@ -55,23 +64,38 @@ def installation_of(operator: JsonObject | None, agents: JsonObject | None, *, s
         settings=_settings(environment),
         environment=environment,
         agent_environment=agent_environment,
+        peer_secret=_peer_secret(agents),
     )
 
 
 def variables(workload: JsonObject | None) -> dict[str, str]:
     """The environment of the first container, without what comes from elsewhere (Secrets, fields of the pod)."""
+    first = next(_entries(_pod_spec(workload), "containers"), {})
+    return {
+        str(each["name"]): str(each["value"]) for each in _entries(first, "env") if "name" in each and "value" in each
+    }
+
+
+def _peer_secret(agents: JsonObject | None) -> PeerSecret:
+    """Which Secret the agents mount, by the name that the volume has in chart and config/p2p."""
+    for volume in _entries(_pod_spec(agents), "volumes"):
+        secret = volume.get("secret")
+        if volume.get("name") == "peer-secret" and isinstance(secret, dict):
+            return PeerSecret(str(secret.get("secretName") or AGENT_SERVICE), secret.get("optional") is True)
+    return PeerSecret()
+
+
+def _pod_spec(workload: JsonObject | None) -> JsonObject:
     found = workload or {}
     for key in ("spec", "template", "spec"):
         below = found.get(key)
         found = below if isinstance(below, dict) else {}
-    containers = found.get("containers")
-    first = containers[0] if isinstance(containers, list) and containers else {}
-    entries = first.get("env") if isinstance(first, dict) else None
-    return {
-        str(each["name"]): str(each["value"])
-        for each in (entries if isinstance(entries, list) else [])
-        if isinstance(each, dict) and "name" in each and "value" in each
-    }
+    return found
+
+
+def _entries(found: JsonObject, key: str) -> Iterator[JsonObject]:
+    entries = found.get(key)
+    yield from (each for each in (entries if isinstance(entries, list) else []) if isinstance(each, dict))
 
 
 def _settings(environment: Mapping[str, str]) -> OperatorSettings:

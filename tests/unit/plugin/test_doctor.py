@@ -39,10 +39,17 @@ OPERATOR_ENV = {"MODELSWARM_AGENT_ROOT": "/mnt/models", "HF_ENDPOINT": "https://
 AGENT_ENV = {"PEERS_SERVICE": "ome-peers.ome.svc.cluster.local", "HF_ENDPOINT": "https://mirror.test"}
 
 
-def installed(operator: dict[str, str] = OPERATOR_ENV, agents: dict[str, str] = AGENT_ENV, ready: int = 2) -> Any:
+def installed(
+    operator: dict[str, str] = OPERATOR_ENV,
+    agents: dict[str, str] = AGENT_ENV,
+    ready: int = 2,
+    peer_secret: dict[str, Any] | None = None,
+) -> Any:
+    daemons = workload("DaemonSet", "ome-model-agent", "ome", agents, desiredNumberScheduled=2, numberReady=ready)
+    if peer_secret is not None:
+        daemons["spec"]["template"]["spec"]["volumes"] = [{"name": "peer-secret", "secret": peer_secret}]
     return installation_of(
-        workload("Deployment", "modelswarm-operator", "llmaz-system", operator, availableReplicas=1),
-        workload("DaemonSet", "ome-model-agent", "ome", agents, desiredNumberScheduled=2, numberReady=ready),
+        workload("Deployment", "modelswarm-operator", "llmaz-system", operator, availableReplicas=1), daemons
     )
 
 
@@ -173,7 +180,24 @@ def refused(reason: str) -> Any:
             {"snapshot": refused("PeerUnavailable")}, "ports", "PeerUnavailable (ports 6881, 8081)", id="closed"
         ),
         pytest.param({"snapshot": refused("PeerRefused")}, "ports", "PeerRefused", id="another secret"),
-        pytest.param({"peer_secret": False}, "secret", "any pod that reaches port 8081", id="no peer secret"),
+        pytest.param(
+            {"peer_secret": False},
+            "secret",
+            "Secret ome/ome-peers: any pod that reaches port 8081",
+            id="no peer secret",
+        ),
+        pytest.param(
+            {"peer_secret": False, "installation": installed(peer_secret={"secretName": "mine", "optional": True})},
+            "secret",
+            "Secret ome/mine: any pod that reaches port 8081",
+            id="no peer secret of another name",
+        ),
+        pytest.param(
+            {"peer_secret": False, "installation": installed(peer_secret={"secretName": "mine"})},
+            "secret",
+            "Secret ome/mine: agents do not start without it",
+            id="no peer secret, and it must be there",
+        ),
         pytest.param(
             {"model_leases": (lease("ome-model-1", "gone", -9999),)}, "leases", "ome-model-1 of gone", id="no successor"
         ),

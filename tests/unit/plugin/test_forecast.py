@@ -156,6 +156,12 @@ def test_what_files_ask_for() -> None:
     assert [each.reason for each in troubles] == ["ModelNotFound", "BackendRuntimeNotFound"]
 
 
+@pytest.mark.parametrize(("setting", "copies"), [(1, 1), (4, 4)])
+def test_a_model_has_as_many_copies_as_the_operators_setting_says(setting: int, copies: int) -> None:
+    [ask], _ = asks_of(Wanted({"llama": model()}, (), {}), OperatorPart("loader"), setting)
+    assert ask.copies == copies
+
+
 def test_the_nodes_are_those_that_the_operator_would_choose() -> None:
     control = cache("cp", **{"node-role.kubernetes.io/control-plane": ""})
     assert {node.node for node in plan(control, cache("a"), cache("b")).nodes} == {"a", "b"}

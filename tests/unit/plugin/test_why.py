@@ -176,7 +176,7 @@ def test_a_pod_that_does_not_get_ready_is_looked_into(status: Any, grade: Grade,
             {"phase": "FellBack"},
             Grade.ACT,
             "there were agents on gpu-1",
-            "`kubectl get pods,endpointslices -n ome`",
+            "`kubectl get pods -A -l app.kubernetes.io/name=ome-model-agent`",
             id="fell back for want of agents: the nodes that had one are named",
         ),
         pytest.param(

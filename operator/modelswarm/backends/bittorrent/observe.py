@@ -56,7 +56,7 @@ def observe(aim: Aim, nodes: Sequence[AgentNode]) -> Observation:
         return Observation(
             EngineState.UNREACHABLE,
             TaskReason.NO_AGENT,
-            "no node has a ready agent; see: kubectl get pods,endpointslices -n ome",
+            "no node has a ready agent; see: kubectl get pods -A -l app.kubernetes.io/name=ome-model-agent",
         )
     chosen = choose(aim, nodes)
     closed = _closed(aim, nodes, chosen)

@@ -94,7 +94,7 @@ def _model(model: OpenModel, users: Iterable[Playground], copies: int) -> Iterat
         content=source_name(model.spec.source),
         source=model.spec.source,
         selector=common_node_selector(model),
-        copies=max(copies, wanted_copies(name, users)),
+        copies=wanted_copies(name, users, copies),
         consumers=sum(_pods(each) for each in loading),
     )
 

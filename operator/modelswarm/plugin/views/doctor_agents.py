@@ -113,19 +113,22 @@ def check_ports(facts: Facts) -> Iterator[Check]:
 def check_secret(facts: Facts) -> Iterator[Check]:
     if facts.installation.agents is None:
         return
-    namespace = facts.installation.agent_namespace
+    namespace, secret = facts.installation.agent_namespace, facts.installation.peer_secret
     match facts.peer_secret:
         case None:
             yield unknown("secret", "you may not see whether the agents' peer Secret is there")
         case True:
-            yield ok("secret", f"agents know each other by Secret {namespace}/{AGENT_SERVICE}")
+            yield ok("secret", f"agents know each other by Secret {namespace}/{secret.name}")
         case False:
             make = (
-                f"kubectl -n {namespace} create secret generic {AGENT_SERVICE} "
+                f"kubectl -n {namespace} create secret generic {secret.name} "
                 '--from-literal=secret="$(openssl rand -hex 32)"'
             )
-            words = f"there is no Secret {namespace}/{AGENT_SERVICE}: any pod that reaches port 8081 is a peer"
-            yield problem("secret", words, f"Make it, and restart the agents: `{make}`.")
+            result = "any pod that reaches port 8081 is a peer" if secret.optional else "agents do not start without it"
+            then = ", and restart the agents" if secret.optional else ""
+            yield problem(
+                "secret", f"there is no Secret {namespace}/{secret.name}: {result}", f"Make it{then}: `{make}`."
+            )
 
 
 def check_model_leases(facts: Facts) -> Iterator[Check]:
