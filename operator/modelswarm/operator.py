@@ -21,6 +21,7 @@ import kopf
 from modelswarm import logs
 from modelswarm.backends.bittorrent.nodes import Nodes
 from modelswarm.content.endpoints import Endpoints
+from modelswarm.content.fetch import no_cookies
 from modelswarm.content.resolve import Resolver
 from modelswarm.controllers import watching
 from modelswarm.controllers.agents import AgentWatch
@@ -127,7 +128,8 @@ async def _assemble(settings: OperatorSettings, kube: KubeClient, metrics: Metri
     events = EventRecorder(kube, metrics=metrics)
     world = World(kube, store, events, settings)
     limits = httpx.Limits(max_connections=64, max_keepalive_connections=16)
-    async with httpx.AsyncClient(timeout=httpx.Timeout(30.0, connect=10.0), limits=limits) as http:
+    timeout = httpx.Timeout(30.0, connect=10.0)
+    async with httpx.AsyncClient(timeout=timeout, limits=limits, cookies=no_cookies()) as http:
         endpoints = replace(Endpoints.from_env(os.environ), registries=settings.registries)
         resolver = Resolver(http, endpoints)
         pinner = Pinner(world, resolver)

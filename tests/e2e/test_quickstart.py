@@ -155,12 +155,12 @@ def test_on_a_cluster(shell: Shell, cluster: Cluster, archives: Mapping[str, Pat
         page.run("kubectl apply -f examples/huggingface/playground.yaml")
         page.run("kubectl get openmodels,playgrounds,p2ptasks -A")
         page.run("kubectl wait --for=condition=Available")
-        page.run("kubectl apply -f examples/p2ptask-model.yaml")
+        page.run("kubectl -n llmaz-system apply -f examples/p2ptask-model.yaml")
         page.run("kubectl -n llmaz-system wait --for=condition=Ready p2ptask/warm-qwen2-0--5b")
     size = sum(blob.size for blob in repository.get("main").files.values())
     assert 0.99 <= sent(hub, repository) / size <= 1.05
     wanted = sum(blob.size for name, blob in ahead.get("main").files.items() if not name.endswith(".md"))
     assert 0.99 <= sent(hub, ahead) / wanted <= 1.05
-    shell("kubectl delete -f examples/p2ptask-model.yaml")
+    shell("kubectl -n llmaz-system delete -f examples/p2ptask-model.yaml")
     shell("kubectl -n llmaz-system delete secret modelhub-secret")
     shell("kubectl delete -f examples/huggingface/playground.yaml")

@@ -116,6 +116,9 @@ TASK_CHANGES = [
         "image-task", {"image": None, "model": {"source": HUB}}, "is immutable", id="a model instead of the image"
     ),
     pytest.param("model-task", {"suspend": True, "pin": True}, None, id="suspend and pin are let through"),
+    pytest.param(
+        "image-task", {"image": {"pullSecrets": [{"name": "regcred"}]}}, None, id="other pull secrets are let through"
+    ),
     pytest.param("image-task", {"placement": {"copies": "All"}}, None, id="more copies are let through"),
     pytest.param("image-task", {"engine": "Direct", "fallback": "Fail"}, None, id="another engine is let through"),
 ]

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -10,7 +11,7 @@ from dev.hub import Hub, Repository
 from dev.installation import NAMESPACE, SERVICE_ACCOUNT
 from dev.registry import Registry
 from tests.integration.conftest import PRIVATE_HOST
-from tests.integration.support import Manifest, Operators, Scene, backend_runtime, p2p_task
+from tests.integration.support import Manifest, Operators, Scene, backend_runtime, eventually, p2p_task
 
 OPERATOR = f"--serviceaccount={NAMESPACE}:{SERVICE_ACCOUNT}"
 TOKEN = "hf_the-secret-token-of-these-tests"
@@ -179,6 +180,20 @@ def test_a_private_image_is_pinned_with_the_default_accounts_pull_secret_where_a
     assert scene.image_task(image)["status"]["resolved"]["digestSource"] == "Registry"
     assert scene.image_task(image)["status"]["phase"] == "Succeeded"
     assert_nothing_leaked(scene, operators, private_registry.password)
+
+    # One more, given later, reaches the task that is there; the account is looked at every so often.
+    before = scene.image_task(image)["metadata"]["uid"]
+    scene.kubectl(
+        "patch", "serviceaccount", "default", "-p", '{"imagePullSecrets": [{"name": "regcred"}, {"name": "x"}]}'
+    )
+
+    def arrived() -> bool:
+        scene.kubectl("annotate", "playground", "pg", f"looked={time.monotonic()}", "--overwrite")
+        return bool(scene.image_task(image)["spec"]["image"]["pullSecrets"] == [{"name": "regcred"}, {"name": "x"}])
+
+    eventually(arrived, 40, every=1.0)
+    assert scene.image_task(image)["metadata"]["uid"] == before
+    scene.has("Playground", "pg", "Progressing", "True", "Pending")
 
 
 def test_a_private_image_without_credentials_is_left_to_the_kubelet(scene: Scene) -> None:

@@ -122,6 +122,18 @@ def test_a_changed_source_gets_a_new_task_and_the_old_one_is_collected(
     assert source["modelHub"]["modelID"] == "facebook/opt-125m"
 
 
+def test_another_spelling_of_the_source_keeps_the_task_which_follows_in_everything_else(scene: Scene) -> None:
+    model = scene.model("spelled", "s3://bucket/modelPath")
+    scene.has("OpenModel", model, "Ready", "True", "Ready")
+    before = scene.model_task(model)
+    flavors = [{"name": "a100", "nodeSelector": {"gpu": "a100"}}]
+    scene.model("spelled", "S3://bucket/modelPath/", inferenceConfig={"flavors": flavors})
+    eventually(lambda: scene.model_task(model)["spec"]["placement"].get("nodeSelector") == {"gpu": "a100"})
+    after = scene.model_task(model)
+    assert after["spec"]["model"] == before["spec"]["model"]
+    assert after["metadata"]["uid"] == before["metadata"]["uid"]
+
+
 def test_deleted_and_created_again_it_has_a_task_of_its_own(scene: Scene) -> None:
     model = scene.model("qwen2", MODEL)
     scene.has("OpenModel", model, "Ready", "True", "Ready")

@@ -33,8 +33,8 @@ def phase(scene: Scene, name: str, wanted: str, seconds: float = 10.0) -> Manife
 @pytest.mark.parametrize("file", ["p2ptask-model.yaml", "p2ptask-image.yaml"])
 def test_a_task_made_by_hand_is_worked_on_like_any_other(scene: Scene, file: str) -> None:
     [task] = yaml.safe_load_all((ROOT / "examples" / file).read_text())
+    scene.apply(task)
     name = task["metadata"]["name"]
-    scene.apply(task | {"metadata": {"name": name}})  # in this test's namespace
     scene.kubectl("wait", "--for=condition=Ready", f"p2ptask/{name}", "--timeout=10s")
     found = phase(scene, name, "Succeeded")
     assert found["resolved"]["files"] > 0

@@ -308,6 +308,17 @@ def test_the_loader_is_pinned_to_the_commit_and_mounts_the_list_of_files(scene: 
     assert copy["binaryData"] == original["binaryData"]
 
 
+def test_a_list_of_files_that_somebody_deleted_comes_back(scene: Scene) -> None:
+    model = scene.model()
+    scene.playground("pg", model)
+    before = scene.deployment("pg")
+    [name] = [c["metadata"]["name"] for c in scene.all("ConfigMap") if c["metadata"]["name"].startswith("pg-manifest")]
+    data = scene.get("ConfigMap", name)["binaryData"]
+    scene.delete("ConfigMap", name)
+    eventually(lambda: (scene.find("ConfigMap", name) or {}).get("binaryData") == data)
+    assert scene.deployment("pg")["metadata"]["generation"] == before["metadata"]["generation"]
+
+
 def test_llmaz_global_config_names_scheduler_and_loader(scene: Scene) -> None:
     config = {
         "apiVersion": "v1",

@@ -57,6 +57,18 @@ class TaskCondition(StrEnum):
     """It works, but not as asked."""
 
 
+class ModelReason(StrEnum):
+    """Reasons on an OpenModel that do not come from its source or its P2PTask. The first two are llmaz's."""
+
+    PENDING = "Pending"
+    READY = "Ready"
+    FORBIDDEN = "Forbidden"
+    """The API server refuses the model's P2PTask: a quota, an admission policy, or missing rights."""
+    INVALID_OBJECT = "InvalidObject"
+    """The model's P2PTask would break a rule of the API server."""
+    HEALTHY = "Healthy"
+
+
 class PlaygroundReason(StrEnum):
     """Reasons on a Playground that are not a ``RenderReason``. The first five are llmaz's, word for word."""
 

@@ -73,14 +73,15 @@ class Placement(ApiModel):
 
 
 class P2PTaskSpec(ApiModel):
-    """What to distribute, where to and how. Exactly one of 'model' and 'image'; neither can be changed later."""
+    """What to distribute, where to and how. Exactly one of 'model' and 'image'; neither can be changed later (but an
+    image's pull secrets)."""
 
     RULES: ClassVar[tuple[Rule, ...]] = rules.TASK
 
     model: ModelTask | None = None
     """The files of a model. Excludes image; cannot be changed."""
     image: ImageTask | None = None
-    """A container image. Excludes model; cannot be changed."""
+    """A container image. Excludes model; cannot be changed, but for its pull secrets."""
     engine: Engine = Engine.AUTO
     """How bytes are spread. Auto: as the operator is configured, chosen once. Direct: not at all, each consumer
     downloads from the origin. What an engine cannot serve goes to the next one."""

@@ -197,8 +197,14 @@ TASK = (
         reason="FieldValueForbidden",
     ),
     Rule(
-        rule=("has(self.image) == has(oldSelf.image) && (!has(self.image) || self.image == oldSelf.image)"),
-        message="image is immutable: create another P2PTask",
+        # Pull secrets may change: they say how to ask for the image, not which one.
+        rule=(
+            "has(self.image) == has(oldSelf.image) && (!has(self.image)"
+            " || self.image.reference == oldSelf.image.reference"
+            " && has(self.image.platforms) == has(oldSelf.image.platforms)"
+            " && (!has(self.image.platforms) || self.image.platforms == oldSelf.image.platforms))"
+        ),
+        message="image is immutable, but for its pullSecrets: create another P2PTask",
         path=".image",
         reason="FieldValueForbidden",
     ),

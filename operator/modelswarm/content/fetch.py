@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import httpx
 import tenacity
@@ -24,8 +25,15 @@ TOTAL_SECONDS = 60.0
 ATTEMPTS = 3
 MAX_BYTES = 64 << 20
 """Of one answer, decompressed; a listing of 3,000 files has about 1 MiB."""
+LONGEST_RETRY_AFTER = 3600.0
+"""Seconds. Nobody is left alone for longer because of one answer, whatever it says."""
 
 _RATE_LIMIT = re.compile(r'"[^"]*"\s*;\s*r\s*=\s*0\s*;\s*t\s*=\s*(\d+)')
+
+
+def no_cookies() -> CookieJar:
+    """For a client that many share: it accepts none, so nobody is recognised by a session of somebody else's log-in."""
+    return CookieJar(DefaultCookiePolicy(allowed_domains=()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +162,8 @@ def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> floa
     """Seconds after which the origin wants to be asked again, or None if it does not say.
 
     ``Retry-After`` as seconds or as a date (RFC 9110), and the ``RateLimit`` header of the IETF draft that Hugging
-    Face sends (``"resolvers";r=0;t=55``), where only an exhausted quota (``r=0``) counts. The longest wins.
+    Face sends (``"resolvers";r=0;t=55``), where only an exhausted quota (``r=0``) counts. The longest wins,
+    up to an hour.
     """
     waits = [float(match) for match in _RATE_LIMIT.findall(headers.get("ratelimit", ""))]
     value = headers.get("retry-after", "").strip()
@@ -168,7 +177,7 @@ def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> floa
         if at is not None:
             at = at if at.tzinfo else at.replace(tzinfo=UTC)
             waits.append(max(0.0, (at - (now or datetime.now(UTC))).total_seconds()))
-    return max(waits, default=None)
+    return min(max(waits), LONGEST_RETRY_AFTER) if waits else None
 
 
 def text(record: Mapping[str, object], name: str) -> str | None:

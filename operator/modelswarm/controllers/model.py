@@ -5,6 +5,7 @@ import asyncio
 from modelswarm.api.conditions import (
     Condition,
     ModelCondition,
+    ModelReason,
     TaskCondition,
     TaskReason,
     find,
@@ -24,15 +25,17 @@ from modelswarm.controllers.queue import Key
 from modelswarm.controllers.runner import Result
 from modelswarm.controllers.secrets import secret_for
 from modelswarm.controllers.world import World
-from modelswarm.errors import InvalidReference, KubeError, NotFound
+from modelswarm.errors import Forbidden, Invalid, InvalidReference, KubeError, NotFound
 from modelswarm.kube.kinds import DEPLOYMENT, P2PTASK, PLAYGROUND, SECRET
 from modelswarm.kube.objects import key_of
-from modelswarm.workload.tasks import model_task, wanted_copies
+from modelswarm.workload.tasks import model_task, respelled, wanted_copies
 
 SECRET_CACHE_SECONDS = 5.0
 """How often a Secret that may come or go is looked up, while a model asks for it (Secrets are not watched)."""
 IN_THE_WAY_SECONDS = 1.0
 """How often a task of somebody else under our name is looked at: its end is no event of this model."""
+REFUSED_SECONDS = 30.0
+"""How often a task that the API server refused is tried again: a quota or a policy may change unheard."""
 
 
 class ModelController:
@@ -53,7 +56,7 @@ class ModelController:
             await self._write(model, "False", error.reason, error.message)
             return Result()
         if not self._world.settings.distribution or not is_distributable(source):
-            await self._write(model, "True", "Ready", "Nothing to distribute")
+            await self._write(model, "True", ModelReason.READY, "Nothing to distribute")
             await self._collect(model, keep=None)
             return Result()
         desired = model_task(
@@ -63,7 +66,12 @@ class ModelController:
             placement_copies=self._wanted_copies(model),
         )
         assert desired is not None
-        task = await self._ensure(model, desired)
+        try:
+            task = await self._ensure(model, desired)
+        except (Invalid, Forbidden) as error:
+            self._patience.forget(key)
+            await self._say_refused(model, key_of(desired).name, error)
+            return Result(requeue_after=REFUSED_SECONDS)
         await self._collect(model, keep=key_of(desired).name)
         if task is None:
             return Result(requeue_after=IN_THE_WAY_SECONDS)
@@ -76,12 +84,11 @@ class ModelController:
     def _wanted_copies(self, model: OpenModel) -> int:
         """As many as the largest Playground that loads the model may have pods, and at least the setting."""
         users = self._world.store.list(PLAYGROUND, index=("model", model.metadata.name))
-        wanted = wanted_copies(model.metadata.name, (Playground.model_validate(obj) for obj in users))
-        return max(wanted, self._world.settings.placement_copies)
+        playgrounds = (Playground.model_validate(obj) for obj in users)
+        return wanted_copies(model.metadata.name, playgrounds, self._world.settings.placement_copies)
 
     async def _ensure(self, model: OpenModel, desired: JsonObject) -> P2PTask | None:
         """Make the task what it should be; None while a predecessor's task of the same name is on its way out."""
-        desired = stamped(desired)
         name, namespace = key_of(desired).name, self._world.settings.namespace
         live = self._world.store.get(P2PTASK, name, namespace)
         if live is not None:
@@ -97,8 +104,11 @@ class ModelController:
                     if stale.metadata.deletion_timestamp is None:
                         await self._world.delete(P2PTASK, name, namespace, uid=stale.metadata.uid)
                     return None
-                case Ownership.OURS if is_applied(desired, live):
-                    return P2PTask.model_validate(live)
+                case Ownership.OURS:
+                    desired = respelled(desired, live)
+        desired = stamped(desired)
+        if live is not None and is_applied(desired, live):
+            return P2PTask.model_validate(live)
         return P2PTask.model_validate(await self._world.apply(desired))
 
     async def _collect(self, model: OpenModel, *, keep: str | None) -> None:
@@ -110,24 +120,43 @@ class ModelController:
             if name != keep and not in_use and task.metadata.deletion_timestamp is None:
                 await self._world.delete(P2PTASK, name, task.metadata.namespace, uid=task.metadata.uid)
 
-    async def _mirror(self, model: OpenModel, task: P2PTask) -> None:
+    async def _say_refused(self, model: OpenModel, name: str, error: Invalid | Forbidden) -> None:
+        """There is no task; or there is one that stays as it was, and then the model is only degraded."""
+        namespace = self._world.settings.namespace
+        reason, remedy = _refusal(error)
+        message = f"the API server refuses P2PTask {namespace}/{name}: {error.message}; {remedy}"
+        task = self._world.task(namespace, name)
+        if task is None:
+            await self._write(model, "False", reason, message)
+            return
+        now = self._world.clock()
+        degraded = Condition(
+            type=ModelCondition.DEGRADED, status="True", reason=reason, message=message, last_transition_time=now
+        )
+        await self._mirror(model, task, degraded)
+
+    async def _mirror(self, model: OpenModel, task: P2PTask, degraded: Condition | None = None) -> None:
+        """Tell the task's state as the model's; ``degraded`` is what is said instead of the task's own Degraded."""
         ready = find(task.status.conditions, TaskCondition.READY)
-        degraded = find(task.status.conditions, TaskCondition.DEGRADED)
+        degraded = degraded or find(task.status.conditions, TaskCondition.DEGRADED)
         if ready is not None and ready.status == "True":
             fell_back = ready.reason == TaskReason.FELL_BACK
             message = ready.message if fell_back else "Model is downloaded successfully"
-            await self._write(model, "True", TaskReason.FELL_BACK if fell_back else "Ready", message, degraded)
+            await self._write(
+                model, "True", TaskReason.FELL_BACK if fell_back else ModelReason.READY, message, degraded
+            )
         elif ready is not None and task.status.phase is Phase.FAILED:
             await self._write(model, "False", ready.reason, ready.message, degraded)
         else:
-            await self._write(model, "Unknown", "Pending", _waiting_message(task), degraded)
+            await self._write(model, "Unknown", ModelReason.PENDING, _waiting_message(task), degraded)
 
     async def _write(
         self, model: OpenModel, ready: ConditionStatus, reason: str, message: str, degraded: Condition | None = None
     ) -> None:
         """llmaz's pair of conditions: Pending while the bytes are on their way, Ready when they are there.
 
-        ``ready`` is Unknown while waiting; it is written as Pending=True and Ready=False.
+        ``ready`` is Unknown while waiting; it is written as Pending=True and Ready=False. Without ``degraded`` an
+        earlier one is over: the task that it came from may be gone, and another need not say anything of it.
         """
         waiting = ready == "Unknown"
         now, generation = self._world.clock(), model.metadata.generation
@@ -159,6 +188,16 @@ class ModelController:
                 generation=generation,
                 now=now,
             )
+        elif find(conditions, ModelCondition.DEGRADED) is not None:
+            conditions = set_condition(
+                conditions,
+                ModelCondition.DEGRADED,
+                "False",
+                ModelReason.HEALTHY,
+                "Nothing is degraded",
+                generation=generation,
+                now=now,
+            )
         await self._world.write_status(model, OpenModelStatus(conditions=conditions))
 
     async def _present_secret(self, name: str | None) -> str | None:
@@ -177,6 +216,13 @@ class ModelController:
                 pass
             self._secrets[name] = (now, present)
         return name if present else None
+
+
+def _refusal(error: Invalid | Forbidden) -> tuple[ModelReason, str]:
+    """The reason, and what helps."""
+    if isinstance(error, Forbidden):
+        return ModelReason.FORBIDDEN, "change the quota, policy or role that this names"
+    return ModelReason.INVALID_OBJECT, "correct the field that this names, or delete that P2PTask if it is there"
 
 
 def _may_want_another_secret(task: P2PTask) -> bool:

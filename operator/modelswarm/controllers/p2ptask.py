@@ -1,5 +1,6 @@
 """The p2ptask controller: resolve once -> manifest -> engine -> status, for tasks made by hand and by controllers."""
 
+import asyncio
 import contextlib
 import random
 from collections.abc import Sequence
@@ -202,11 +203,12 @@ class TaskController:
         if FINALIZER not in task.metadata.finalizers:
             return Result()
         backend = self._choose(task)
-        waited = (self._world.clock() - (task.metadata.deletion_timestamp or self._world.clock())).total_seconds()
         try:
             if backend is not None:
-                await backend.release(task)
-        except EngineError:
+                async with asyncio.timeout(RELEASE_SECONDS):
+                    await backend.release(task)
+        except (EngineError, TimeoutError):
+            waited = (self._world.clock() - (task.metadata.deletion_timestamp or self._world.clock())).total_seconds()
             if waited < GIVE_UP_RELEASE:
                 return Result(requeue_after=5.0)
         with contextlib.suppress(NotFound):
@@ -218,6 +220,8 @@ class TaskController:
         self._image_checks.pop(key, None)
 
 
+RELEASE_SECONDS = 30.0
+"""For one attempt to give back what the engine holds: less than a reconcile may take, which would end it unseen."""
 GIVE_UP_RELEASE = 60.0
 """Seconds after which a task goes even if its engine cannot be asked to give back what it holds."""
 

@@ -1,7 +1,6 @@
 """The playground controller: waits for models and images, then runs the workload, and says what it waits for."""
 
 import asyncio
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -36,9 +35,11 @@ from modelswarm.kube.kinds import P2PTASK, SERVICEACCOUNT
 from modelswarm.kube.objects import key_of
 from modelswarm.workload.pod import DFDAEMON_SOCKET
 from modelswarm.workload.render import OperatorPart, Workload, images, needs_models, render_workload
-from modelswarm.workload.tasks import image_task, model_task
+from modelswarm.workload.tasks import image_task, image_task_name, model_task, private_task_name, respelled
 
 PULL_SECRET_CACHE_SECONDS = 15.0
+COPY_AGAIN_SECONDS = 15.0
+"""How often the copy of a manifest is tried whose original is not there: its return is no event of the Playground."""
 
 
 class Abort(Exception):
@@ -64,7 +65,7 @@ class PlaygroundController:
         self._world = world
         self._rollout = Rollout(world)
         self._patience = Patience()
-        self._pull_secrets: dict[str, tuple[float, tuple[str, ...]]] = {}
+        self._pull_secrets: dict[str, tuple[float, tuple[str, ...] | None]] = {}
 
     async def reconcile(self, key: Key) -> Result:
         playground = self._world.playground(key)
@@ -129,6 +130,7 @@ class PlaygroundController:
             has_scaler = plan.workload.autoscaler is not None
             children = await self._rollout.with_strangers(playground, children, autoscaler=has_scaler)
             _check(children, playground)
+        complete = True
         live, current = children.deployment, self._rollout.is_current(children.deployment, plan.workload)
         try:
             if plan.gate.open and not current:
@@ -137,6 +139,7 @@ class PlaygroundController:
                 children = Children(live, children.service, children.autoscaler)
             if live is not None:
                 await self._rollout.follow(playground, plan.workload, children)
+                complete = await self._rollout.restore_copies(playground, live, plan.model_tasks)
                 if current:
                     await self._rollout.collect_copies(playground, live)
         except (Invalid, Forbidden) as error:
@@ -148,7 +151,7 @@ class PlaygroundController:
             held=live is not None and not current,
             degraded=self._degraded(playground, plan),
         )
-        return situation, plan.gate.look_again
+        return situation, plan.gate.look_again if complete else COPY_AGAIN_SECONDS
 
     def _refuse_company(self) -> None:
         holder = self._world.cluster.llmaz_holder
@@ -239,9 +242,8 @@ class PlaygroundController:
             return None
         wanted = model_task(model, namespace=namespace, credentials_secret=secret)
         assert wanted is not None
-        suffix = hashlib.sha256(playground.metadata.name.encode()).hexdigest()[:6]
         wanted["metadata"] = {
-            "name": f"{key_of(wanted).name[:56]}-{suffix}",
+            "name": private_task_name(model, playground),
             "namespace": namespace,
             "labels": {MODEL_NAME: model.metadata.name, PLAYGROUND: playground.metadata.name},
             "ownerReferences": [playground.owner_reference()],
@@ -252,12 +254,13 @@ class PlaygroundController:
         if not self._world.settings.distribution:
             return None
         secrets = await self._default_pull_secrets(playground.metadata.namespace)
+        if secrets is None:
+            secrets = self._present_pull_secrets(playground, image)
         task = await self._ensure_task(playground, image_task(playground, image, pull_secrets=secrets))
         return Wait(WaitKind.IMAGE, image, task)
 
     async def _ensure_task(self, playground: Playground, wanted: JsonObject) -> P2PTask | None:
         """The Playground's own task, created or corrected; None while a predecessor's is still being collected."""
-        wanted = stamped(wanted)
         live = self._world.store.get(P2PTASK, key_of(wanted).name, playground.metadata.namespace)
         if live is not None:
             match ownership(live, playground):
@@ -271,8 +274,11 @@ class PlaygroundController:
                     if stale.metadata.deletion_timestamp is None:
                         await self._delete(stale)
                     return None
-                case Ownership.OURS if is_applied(wanted, live):
-                    return P2PTask.model_validate(live)
+                case Ownership.OURS:
+                    wanted = respelled(wanted, live)
+        wanted = stamped(wanted)
+        if live is not None and is_applied(wanted, live):
+            return P2PTask.model_validate(live)
         try:
             return P2PTask.model_validate(await self._world.apply(wanted))
         except (Invalid, Forbidden) as error:
@@ -293,12 +299,21 @@ class PlaygroundController:
     async def _delete(self, task: P2PTask) -> None:
         await self._world.delete(P2PTASK, task.metadata.name, task.metadata.namespace, uid=task.metadata.uid)
 
-    async def _default_pull_secrets(self, namespace: str) -> tuple[str, ...]:
-        """Pull secrets of the namespace's default ServiceAccount, where the operator may read credentials at all."""
+    def _present_pull_secrets(self, playground: Playground, image: str) -> tuple[str, ...]:
+        """Those that the image's task has."""
+        task = self._world.task(playground.metadata.namespace, image_task_name(playground, image))
+        references = task.spec.image.pull_secrets if task is not None and task.spec.image is not None else ()
+        return tuple(reference.name for reference in references)
+
+    async def _default_pull_secrets(self, namespace: str) -> tuple[str, ...] | None:
+        """Pull secrets of the namespace's default ServiceAccount, where the operator may read credentials at all.
+
+        None while it has never been read: what is there then stays.
+        """
         if namespace not in self._world.settings.credential_namespaces:
             return ()
         now = asyncio.get_running_loop().time()
-        looked, names = self._pull_secrets.get(namespace, (-PULL_SECRET_CACHE_SECONDS, ()))
+        looked, names = self._pull_secrets.get(namespace, (-PULL_SECRET_CACHE_SECONDS, None))
         if now - looked >= PULL_SECRET_CACHE_SECONDS:
             try:
                 account = await self._world.kube.get(SERVICEACCOUNT, "default", namespace)

@@ -132,13 +132,23 @@ class Rollout:
             name, namespace = playground.metadata.name, playground.metadata.namespace
             self._world.took(await self._world.kube.json_patch(DEPLOYMENT, name, namespace, operations))
 
-    async def _copy_manifest(self, playground: Playground, task: P2PTask) -> None:
-        """Pods can mount ConfigMaps of their own namespace only. A loader without the copy resolves by itself."""
+    async def restore_copies(self, playground: Playground, live: JsonObject, tasks: Sequence[P2PTask]) -> bool:
+        """Write manifest copies again that the Deployment's template mounts; False if one cannot be had just now."""
+        mounted = _mounted_config_maps(live)
+        used = [task for task in tasks if mounted.intersection(copy_names(playground, task))]
+        return all([await self._copy_manifest(playground, task) for task in used])
+
+    async def _copy_manifest(self, playground: Playground, task: P2PTask) -> bool:
+        """Pods can mount ConfigMaps of their own namespace only. A loader without the copy resolves by itself.
+
+        False if the manifest itself is not there; it may be on its way back.
+        """
         reference = task.status.manifest
         if reference is None:
-            return
+            return True
         for index, name in enumerate(copy_names(playground, task)):
-            if self._world.store.get(CONFIGMAP, name, playground.metadata.namespace) is not None:
+            there = self._world.store.get(CONFIGMAP, name, playground.metadata.namespace)
+            if there is not None and ownership(there, playground) is not Ownership.STALE:
                 continue
             try:
                 source = await self._world.kube.get(
@@ -147,12 +157,16 @@ class Rollout:
                 data = source.get("binaryData")
                 shard = from_binary_data({str(k): str(v) for k, v in data.items()} if isinstance(data, dict) else {})
             except (NotFound, InvalidReference):
-                return
+                return False
             labels: JsonObject = {PLAYGROUND: playground.metadata.name, MANAGED_BY: MANAGER}
             try:
+                if there is not None:  # a deleted Playground's: it would be collected under the pods that mount it
+                    uid = str(metadata(there)["uid"])
+                    await self._world.delete(CONFIGMAP, name, playground.metadata.namespace, uid=uid)
                 await self._world.create(shard_object(name, playground.metadata.namespace, labels, shard, playground))
             except (Conflict, Forbidden, Invalid):
                 continue  # there already; or refused, and then the loader resolves the pinned commit by itself
+        return True
 
     async def collect_copies(self, playground: Playground, live: JsonObject) -> None:
         """Remove manifest copies that the Deployment's template no longer mounts, once its rollout is complete."""

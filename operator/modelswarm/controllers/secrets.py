@@ -123,11 +123,11 @@ async def _read(world: World, name: str, namespace: str) -> dict[str, bytes]:
 
 
 def _how_to_grant(name: str, namespace: str, operator: str) -> str:
+    role = f"modelswarm-credentials-{name}"  # one for each Secret: the second of a namespace is another role
     return (
         f"the operator may not read Secret {namespace}/{name}; allow it with: "
-        f"kubectl -n {namespace} create role modelswarm-credentials --verb=get --resource=secrets "
-        f"--resource-name={name} && kubectl -n {namespace} create rolebinding modelswarm-credentials "
-        "--role=modelswarm-credentials "
+        f"kubectl -n {namespace} create role {role} --verb=get --resource=secrets --resource-name={name} && "
+        f"kubectl -n {namespace} create rolebinding {role} --role={role} "
         f"--serviceaccount={operator}:modelswarm-operator"
     )
 

@@ -13,12 +13,18 @@ RATE_VALID_SECONDS = 30
 """After so long without a new byte there is no speed and no ETA to speak of."""
 
 
-def next_progress(status: P2PTaskStatus, observation: Observation, now: datetime) -> tuple[Progress, bool]:
-    """The progress to show (in steps, never backwards), and whether it shows newly verified bytes."""
+def next_progress(
+    status: P2PTaskStatus, observation: Observation, now: datetime, *, anew: bool = False
+) -> tuple[Progress, bool]:
+    """The progress to show (in steps, never backwards), and whether it shows newly verified bytes.
+
+    ``anew``: what was there is lost, and the way begins again where the observation says.
+    """
     if not observation.measured:
         return Progress(total_bytes=observation.total_bytes), False
     before, total = status.progress, observation.total_bytes
-    same = total == before.total_bytes  # else more or fewer copies are wanted, and the old numbers mean nothing
+    # Where more or fewer copies are wanted, the old numbers mean nothing either.
+    same = total == before.total_bytes and not anew
     done = max(before.done_bytes, observation.done_bytes) if same else observation.done_bytes
     percent = min(100, done * 100 // total) if total else 0
     moved = done > before.done_bytes

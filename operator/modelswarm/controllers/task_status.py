@@ -220,6 +220,8 @@ def _pin_failed(draft: Draft, facts: Facts, failure: ContentError | TaskBlocked,
         decision = _give_up(draft, failure.reason, failure.message)
         return replace(decision, look_again=retry, retry_in=retry)
     delay = failure.retry_after or (BACKOFF_CAP_SECONDS if limited else backoff(attempts))
+    # Whatever the origin asks for, the next attempt comes when it is time to fall back: only a failure decides on it.
+    delay = min(delay, max(1.0, policy.fallback_after - waited))
     draft.condition(TaskCondition.READY, "False", failure.reason, failure.message)
     draft.say(failure.message)
     return Decision(draft.build(), look_again=delay, retry_in=delay)
@@ -249,9 +251,12 @@ def _observed(draft: Draft, facts: Facts, observation: Observation, policy: Poli
         nodes=observation.nodes,
         dragonfly=observation.dragonfly,
     )
-    progress, moved = next_progress(status, observation, draft.now)
+    # Its last progress may be days old: what is fetched again counts, and is shown, from now on.
+    was_ready = is_true(draft.conditions, TaskCondition.READY) and not draft.fell_back
+    lost = was_ready and observation.state is not EngineState.READY
+    progress, moved = next_progress(status, observation, draft.now, anew=lost)
     draft.set(progress=progress, display=display(observation, progress))
-    if moved:
+    if moved or lost:
         draft.set(last_progress_time=draft.now)
     if observation.state is EngineState.READY:
         complete = observation.ready >= observation.desired

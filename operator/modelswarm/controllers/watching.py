@@ -7,6 +7,7 @@ followed by one of our own, which does (``Lists``).
 
 import asyncio
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -69,10 +70,11 @@ def add_indexes(store: Store) -> None:
     store.index(PLAYGROUNDS, "model", _models_of)
     store.index(PLAYGROUNDS, "backend", lambda obj: [_backend_of(obj)])
     store.index(P2PTASK, "owner", lambda obj: [owner.uid] if (owner := controller_of(obj)) is not None else [])
+    store.index(P2PTASK, "name", lambda obj: [key_of(obj).name])
     store.index(P2PTASK, "content", _content_of)
     store.index(P2PTASK, "phase", lambda obj: [_phase_and_engine(obj)])
     index_by_problem(store)
-    store.index(DEPLOYMENT, "task", lambda obj: [name for name in _annotation(obj, TASKS).split(",") if name])
+    store.index(DEPLOYMENT, "task", _tasks_of)
     store.index(CONFIGMAP, "task", lambda obj: _label_key(obj, TASK))
     store.index(CONFIGMAP, "playground", lambda obj: _label_key(obj, PLAYGROUND))
 
@@ -92,6 +94,12 @@ def watches(
         owner = controller_of(obj)
         return [Key("", owner.name)] if owner is not None and owner.kind == OPENMODEL.kind else []
 
+    def models_of_deployment(obj: JsonObject) -> Iterable[Key]:
+        """The label names the main model; draft models are found by their tasks."""
+        tasks = (task for name in _tasks_of(obj) for task in store.list(P2PTASK, index=("name", name)))
+        found = {key for task in tasks for key in model_of_task(task)}
+        return found | {Key("", name)} if (name := _label(obj, MODEL_NAME)) else found
+
     def playgrounds_of_task(obj: JsonObject) -> Iterable[Key]:
         owner = controller_of(obj)
         if owner is not None and owner.kind == OPENMODEL.kind:
@@ -108,7 +116,7 @@ def watches(
         Watch("model", OPENMODEL, model, lambda obj: [key_of(obj)]),
         Watch("model", P2PTASK, model, model_of_task),
         Watch("model", PLAYGROUNDS, model, lambda obj: [Key("", name) for name in _models_of(obj)]),
-        Watch("model", DEPLOYMENT, model, lambda obj: [Key("", name)] if (name := _label(obj, MODEL_NAME)) else []),
+        Watch("model", DEPLOYMENT, model, models_of_deployment),
     ]
     for_playground = [
         Watch("playground", PLAYGROUNDS, playground, lambda obj: [key_of(obj)]),
@@ -141,6 +149,8 @@ class Lists:
         self._kinds = tuple(kinds)
         self._due: dict[Kind, asyncio.TimerHandle] = {}
         self._running: set[asyncio.Task[None]] = set()
+        self._one_at_a_time: defaultdict[Kind, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._known_as_of: dict[Kind, float] = {}
         self.routes: Sequence[Watch] = ()
 
     async def fill(self) -> None:
@@ -165,9 +175,21 @@ class Lists:
             await asyncio.sleep(NOT_INSTALLED_SECONDS)
 
     async def refresh(self, kind: Kind) -> None:
-        """List the kind, and wake whoever hears of an object that appeared, changed or vanished unseen."""
+        """List the kind, and wake whoever hears of an object that appeared, changed or vanished unseen.
+
+        One list of a kind at a time: the store takes an older one that comes later for a restored backup. A list that
+        was asked for after this refresh will do for it.
+        """
+        clock = asyncio.get_running_loop().time
+        asked = clock()
+        async with self._one_at_a_time[kind]:
+            if self._known_as_of.get(kind, asked) <= asked:
+                await self._relist(kind, clock())
+
+    async def _relist(self, kind: Kind, began: float) -> None:
         before = {key_of(obj): obj for obj in self._store.list(kind)}
         changed = self._store.replace_all(kind, await self._list(kind))
+        self._known_as_of[kind] = began
         for key in changed:
             now = self._store.get(kind, key.name, key.namespace or None)
             for obj in (before.get(Key(key.namespace, key.name)), now):
@@ -283,6 +305,11 @@ def _label_key(obj: JsonObject, label: str) -> Iterable[str]:
 
 def _annotation(obj: JsonObject, annotation: str) -> str:
     return str((metadata(obj).get("annotations") or {}).get(annotation, ""))
+
+
+def _tasks_of(deployment: JsonObject) -> list[str]:
+    """The model tasks whose files a Deployment's pods load."""
+    return [name for name in _annotation(deployment, TASKS).split(",") if name]
 
 
 def _content_of(obj: JsonObject) -> list[str]:

@@ -16,6 +16,7 @@ from urllib.request import getproxies
 import httpcore
 import httpx
 
+from modelswarm.content.fetch import no_cookies
 from modelswarm.loader.wire import Wire
 
 _FALLBACK_SECONDS = 0.25
@@ -41,8 +42,9 @@ def open_client(*, stall: float, connect: float, user_agent: str) -> httpx.Async
     headers = {"User-Agent": user_agent}
     # "no" alone is NO_PROXY without a proxy.
     if getproxies().keys() - {"no"}:
-        return httpx.AsyncClient(timeout=timeout, headers=headers)
-    return httpx.AsyncClient(timeout=timeout, headers=headers, transport=LargeReads(httpx.create_ssl_context()))
+        return httpx.AsyncClient(timeout=timeout, headers=headers, cookies=no_cookies())
+    transport = LargeReads(httpx.create_ssl_context())
+    return httpx.AsyncClient(timeout=timeout, headers=headers, cookies=no_cookies(), transport=transport)
 
 
 class LargeReads(httpx.AsyncBaseTransport):

@@ -56,10 +56,12 @@ class Sighting:
             return ""
         if self.age is None:
             return "" if waited < patience.first_sign else "the node has no agent that fetches this model"
+        if self.age > patience.fresh:
+            # Left by an earlier attempt, maybe: an agent that has only just heard of this pod has not written yet.
+            silent = f"the node's agent has given no sign for {duration(self.age)}"
+            return "" if waited < patience.first_sign else silent
         if self.state == FAILED:
             return f"the node's agent cannot fetch it: {self.message}"
-        if self.age > patience.fresh:
-            return f"the node's agent has given no sign for {duration(self.age)}"
         return ""
 
 
@@ -93,7 +95,7 @@ class NodeModel:
                 return tuple(waiting), why
             if waited - told >= self._patience.tell:
                 told = waited
-                say(_line(sighting))
+                say(_line(sighting, self._patience))
             await asyncio.sleep(_LOOK_SECONDS)
 
     def look(self) -> Sighting:
@@ -134,8 +136,8 @@ class NodeModel:
         return inside and stat.S_ISREG(found.st_mode) and found.st_size == file.size
 
 
-def _line(sighting: Sighting) -> str:
-    if sighting.age is None:
+def _line(sighting: Sighting, patience: Patience) -> str:
+    if sighting.age is None or sighting.age > patience.fresh:
         return "waiting for the node's agent"
     percent = 100 * sighting.done // sighting.total if sighting.total else 0
     line = f"the node's agent is fetching it: {percent}% {size(sighting.done)} of {size(sighting.total)}"

@@ -7,8 +7,8 @@ from typing import Literal
 
 from modelswarm.api import labels
 from modelswarm.api.meta import JsonObject
-from modelswarm.api.openmodel import OpenModel
-from modelswarm.api.p2ptask import P2PTask
+from modelswarm.api.openmodel import ModelSource, OpenModel
+from modelswarm.api.p2ptask import P2PTask, P2PTaskSpec
 from modelswarm.api.playground import Playground
 from modelswarm.content.image import parse_reference
 from modelswarm.content.source import identity, is_distributable, parse_source, slug
@@ -32,13 +32,18 @@ def model_task_name(model: OpenModel) -> str:
     return _name("model", slug(source), identity(source), model.metadata.name)
 
 
+def private_task_name(model: OpenModel, playground: Playground) -> str:
+    """``model-<word>-<hash>`` in the Playground's namespace: one task per Playground and what it wants of the model.
+
+    Raises ``InvalidReference`` for a source that cannot be read.
+    """
+    source = parse_source(model.spec.source)
+    return _name("model", slug(source), identity(source), model.metadata.name, playground.metadata.name)
+
+
 def image_task_name(playground: Playground, image: str) -> str:
     """``image-<word>-<hash>``; one task per Playground and image."""
-    try:
-        meant = parse_reference(image).canonical
-    except InvalidReference:
-        meant = image  # the task will say what is wrong with it
-    return _name("image", image.rpartition("/")[2], meant, playground.metadata.name)
+    return _name("image", image.rpartition("/")[2], _meant_image(image), playground.metadata.name)
 
 
 def model_task(
@@ -78,9 +83,9 @@ def image_task(
     return _task(name, playground.metadata.namespace, owned, playground.owner_reference(), {"image": target})
 
 
-def wanted_copies(model_name: str, playgrounds: Iterable[Playground]) -> int:
-    """On how many nodes a model should lie: two, or as many as the largest Playground that loads it may have pods."""
-    wanted = [DEFAULT_COPIES]
+def wanted_copies(model_name: str, playgrounds: Iterable[Playground], at_least: int = DEFAULT_COPIES) -> int:
+    """On how many nodes a model lies: ``at_least``, or as many as its largest Playground may have pods."""
+    wanted = [at_least]
     for playground in playgrounds:
         loads = not skips_loader(playground)
         if loads and any(ref.name == model_name for ref in playground.model_refs):
@@ -100,6 +105,42 @@ def common_node_selector(model: OpenModel) -> dict[str, str]:
         return {}
     first, *others = selectors
     return {key: value for key, value in sorted(first.items()) if all(other.get(key) == value for other in others)}
+
+
+def respelled(wanted: JsonObject, live: JsonObject) -> JsonObject:
+    """``wanted`` with its source or reference as ``live`` writes it, where both mean the same.
+
+    The name of a task is over what is meant, but what is written cannot change: without this, another spelling of the
+    same thing would be refused.
+    """
+    spec, before = wanted["spec"], live["spec"]
+    assert isinstance(spec, dict)
+    assert isinstance(before, dict)
+    new, old = P2PTaskSpec.model_validate(spec), P2PTaskSpec.model_validate(before)
+    if new.model is not None and old.model is not None:
+        meant = _meant_source(new.model.source)
+        if meant is not None and meant == _meant_source(old.model.source):
+            return {**wanted, "spec": {**spec, "model": before["model"]}}
+    if new.image is not None and old.image is not None:
+        image = spec["image"]
+        assert isinstance(image, dict)
+        if _meant_image(new.image.reference) == _meant_image(old.image.reference):
+            return {**wanted, "spec": {**spec, "image": {**image, "reference": old.image.reference}}}
+    return wanted
+
+
+def _meant_source(source: ModelSource) -> str | None:
+    try:
+        return identity(parse_source(source))
+    except InvalidReference:
+        return None
+
+
+def _meant_image(image: str) -> str:
+    try:
+        return parse_reference(image).canonical
+    except InvalidReference:
+        return image  # the task will say what is wrong with it
 
 
 def _task(name: str, namespace: str, owned: dict[str, str], owner: JsonObject, spec: JsonObject) -> JsonObject:

@@ -13,6 +13,7 @@ from modelswarm.api.conditions import (
     MESSAGE_LENGTH,
     Condition,
     ModelCondition,
+    ModelReason,
     PlaygroundCondition,
     PlaygroundReason,
     Status,
@@ -126,6 +127,7 @@ def test_find_and_is_true() -> None:
 
 VOCABULARIES = (
     ModelCondition,
+    ModelReason,
     PlaygroundCondition,
     TaskCondition,
     PlaygroundReason,
@@ -149,6 +151,7 @@ def test_llmaz_s_words_are_llmaz_s() -> None:
     ]
     assert [PlaygroundReason.IN_PROGRESS, PlaygroundReason.NOT_READY] == ["PlaygroundInProgress", "PlaygroundNotReady"]
     assert [ModelCondition.PENDING, ModelCondition.READY] == ["Pending", "Ready"]
+    assert [ModelReason.PENDING, ModelReason.READY] == ["Pending", "Ready"]
     assert [PlaygroundCondition.PROGRESSING, PlaygroundCondition.AVAILABLE] == ["Progressing", "Available"]
 
 
@@ -172,7 +175,7 @@ def documented(section: str, part: str) -> list[str]:
         pytest.param(
             "OpenModel",
             "Reasons",
-            {"Pending", "Ready", TaskReason.FELL_BACK, TaskReason.NAME_CLASH, ContentReason.INVALID_REFERENCE},
+            {*ModelReason, TaskReason.FELL_BACK, TaskReason.NAME_CLASH, ContentReason.INVALID_REFERENCE},
             id="reasons of an OpenModel",
         ),
         pytest.param("Playground", "Conditions", {*PlaygroundCondition}, id="conditions of a Playground"),

@@ -8,7 +8,7 @@ import pytest
 from modelswarm.agent import troubles
 from modelswarm.agent.provisions import ProvisionReason
 from modelswarm.agent.wanted import ScoutReason
-from modelswarm.api.conditions import PlaygroundReason, TaskReason
+from modelswarm.api.conditions import ModelReason, PlaygroundReason, TaskReason
 from modelswarm.api.remedies import NOTHING, REMEDIES, Grade, Remedy, Subject, find_remedy
 from modelswarm.backends.dragonfly.reasons import DragonflyReason
 from modelswarm.errors import ContentReason, RenderReason, StoreReason
@@ -21,6 +21,7 @@ TROUBLES = [
 
 
 def typed() -> Iterator[tuple[Subject, type[StrEnum]]]:
+    yield Subject.OPENMODEL, ModelReason
     yield Subject.PLAYGROUND, PlaygroundReason
     yield Subject.PLAYGROUND, RenderReason
     yield Subject.P2PTASK, TaskReason

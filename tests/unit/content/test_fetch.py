@@ -28,6 +28,10 @@ NOW = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
         pytest.param({"RateLimit": '"api";r=12;t=55'}, None, id="quota left"),
         pytest.param({"RateLimit": '"api";r=12;t=55, "resolvers"; r=0; t=7'}, 7, id="one of two is used up"),
         pytest.param({"Retry-After": "3", "RateLimit": '"api";r=0;t=55'}, 55, id="both: the longer"),
+        pytest.param({"Retry-After": "86400"}, 3600, id="a day: an hour"),
+        pytest.param({"Retry-After": "9" * 400}, 3600, id="for ever: an hour"),
+        pytest.param({"Retry-After": "Fri, 01 Jan 2027 12:00:00 GMT"}, 3600, id="next year: an hour"),
+        pytest.param({"RateLimit": '"api";r=0;t=7200'}, 3600, id="the Hub's header: an hour, too"),
     ],
 )
 def test_when_to_come_back(headers: dict[str, str], seconds: float | None) -> None:

@@ -84,6 +84,18 @@ async def test_an_origin_that_said_429_is_left_alone(hub: Hub, endpoints: Endpoi
     assert await resolver.resolve_model(MODEL, Credentials("reader"))
 
 
+async def test_nobody_is_kept_away_for_longer_than_an_hour(
+    hub: Hub, endpoints: Endpoints, http: httpx.AsyncClient
+) -> None:
+    resolver = Resolver(http, endpoints)
+    hub.fail("*", RateLimit(10**9), times=1)
+    for _ in range(2):
+        with pytest.raises(RateLimited) as raised:
+            await resolver.resolve_model(MODEL, None)
+        assert raised.value.retry_after is not None
+        assert 3590 < raised.value.retry_after <= 3600
+
+
 async def test_it_is_asked_again_after_the_time_it_named(
     hub: Hub, endpoints: Endpoints, http: httpx.AsyncClient
 ) -> None:

@@ -137,7 +137,7 @@ async def test_a_secret_that_may_not_be_read_says_how_to_grant_it() -> None:
     assert caught.value.reason == "CredentialNotReadable"
     for part in (
         "Secret llmaz-system/creds",
-        "kubectl -n llmaz-system create role",
+        "kubectl -n llmaz-system create role modelswarm-credentials-creds ",
         "--resource-name=creds",
         "create rolebinding",
         "--serviceaccount=llmaz-system:modelswarm-operator",

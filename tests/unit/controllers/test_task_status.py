@@ -275,6 +275,28 @@ def test_rate_limits_do_not_count(retry_after: float | None, delay: float) -> No
     assert (decision.retry_in, decision.look_again) == (delay, delay)
 
 
+@pytest.mark.parametrize(("fallback", "phase"), [(Fallback.DIRECT, Phase.FELL_BACK), (Fallback.FAIL, Phase.FAILED)])
+@pytest.mark.parametrize("type_", [RateLimited, SourceUnavailable])
+def test_no_retry_after_of_the_origin_puts_the_fallback_off(
+    type_: type[RateLimited | SourceUnavailable], fallback: Fallback, phase: Phase
+) -> None:
+    start = task(fallback=fallback)
+    first, decision = run(start, (0, facts(failure=type_("come back in an hour", retry_after=3600.0))))
+    assert first.status.phase is Phase.RESOLVING
+    assert (decision.retry_in, decision.look_again) == (POLICY.fallback_after, POLICY.fallback_after)
+    second, decision = run(first, (170, facts(failure=type_("come back in an hour", retry_after=3430.0))))
+    assert second.status.phase is Phase.RESOLVING
+    assert decision.retry_in == 10
+    late, decision = run(second, (180, facts(failure=type_("come back in an hour", retry_after=3420.0))))
+    assert late.status.phase is phase
+    assert decision.retry_in == 3420, "nobody waits any more: the origin is left alone for as long as it asked"
+
+
+def test_no_back_off_puts_the_fallback_off() -> None:
+    _, decision = run(task(), (0, facts(failure=DOWN)), (179.5, facts(failure=DOWN)))
+    assert decision.retry_in == 1
+
+
 def test_while_pinning_waits_nobody_looks_every_second() -> None:
     _, decision = run(task(), (0, facts(failure=AccessDenied("401"))), (1, facts(retry_in=249.0)))
     assert decision.look_again == 249.0
@@ -778,7 +800,9 @@ def _check(before: P2PTask, following: P2PTask, decision: Decision, known: Facts
     assert decision.look_again is None or decision.look_again > 0, "never a busy loop"
     assert decision.retry_in is None or decision.retry_in > 0
     assert status.attempts <= before.spec.backoff_limit + 1
-    if status.progress.total_bytes == before.status.progress.total_bytes and status.display.progress != "-":
+    lost = is_true(before.status.conditions, TaskCondition.READY) and not is_ready
+    same = status.progress.total_bytes == before.status.progress.total_bytes
+    if same and status.display.progress != "-" and not lost:
         assert status.progress.done_bytes >= before.status.progress.done_bytes
         assert status.progress.percent >= before.status.progress.percent
     assert 0 <= status.progress.percent <= 100

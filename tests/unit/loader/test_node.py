@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import threading
 import time
 from pathlib import Path
 
@@ -92,7 +93,7 @@ def test_a_model_on_its_way_is_waited_for_with_progress(
     ("said", "why"),
     [
         pytest.param(None, "the node has no agent that fetches this model", id="no agent"),
-        pytest.param(("Fetching", 60.0, ""), "the node's agent has given no sign for 1m00s", id="a dead agent"),
+        pytest.param(("Fetching", 60.0, ""), "the node's agent has given no sign for 1m0", id="a dead agent"),
         pytest.param(("Failed", 0.0, "need 2 GiB, free 1 GiB"), "need 2 GiB, free 1 GiB", id="an agent that cannot"),
     ],
 )
@@ -117,6 +118,32 @@ def test_what_the_agent_does_not_bring_comes_from_the_origin(
     assert skipped["node"].startswith("NodeUnavailable")
     assert why in skipped["node"]
     assert why in loader.output
+
+
+@pytest.mark.parametrize("state", ["Fetching", "Failed"])
+def test_a_sign_that_an_earlier_attempt_left_behind_is_no_reason_to_read_the_origin(
+    loader: Loader,
+    manifest: Manifest,
+    kept: Path,
+    model_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    state: str,
+) -> None:
+    patient = Patience(first_sign=30.0, fresh=1.0, tell=0.1)
+    monkeypatch.setattr("modelswarm.loader.session.NodeModel", lambda path: NodeModel(path, patient))
+    sign(kept, state, age=3 * 3600.0, message="of another day")
+
+    def bring() -> None:
+        fill(kept, model_folder)
+        (kept / ".complete").touch()
+
+    agent = threading.Timer(1.0, bring)
+    agent.start()
+    assert loader.run() == 0, loader.output
+    agent.join()
+    assert loader.sources() == {"node": manifest.bytes}
+    assert "waiting for the node's agent" in loader.output
+    assert "another day" not in loader.output
 
 
 def test_a_file_of_the_wrong_size_on_the_node_is_fetched_and_the_link_to_it_is_replaced(
@@ -166,8 +193,11 @@ def test_another_version_on_the_node_is_left_alone(
         pytest.param(Sighting(), 0.1, False, id="no sign yet"),
         pytest.param(Sighting(), 0.7, True, id="no sign for too long"),
         pytest.param(Sighting(state="Fetching", age=0.5), 99.0, False, id="a fresh sign, however long it takes"),
-        pytest.param(Sighting(state="Fetching", age=1.5), 0.1, True, id="a stale sign"),
+        pytest.param(Sighting(state="Fetching", age=1.5), 0.1, False, id="a stale sign, maybe of an earlier attempt"),
+        pytest.param(Sighting(state="Fetching", age=1.5), 0.7, True, id="a stale sign, and no other since"),
         pytest.param(Sighting(state="Failed", age=0.1), 0.1, True, id="failed"),
+        pytest.param(Sighting(state="Failed", age=9e3), 0.1, False, id="failed, hours ago"),
+        pytest.param(Sighting(state="Failed", age=9e3), 0.7, True, id="failed, hours ago, and no other sign since"),
     ],
 )
 def test_waiting_ends_with_the_signs_of_life(sighting: Sighting, waited: float, gone: bool) -> None:

@@ -138,6 +138,13 @@ def test_a_model_lies_on_as_many_nodes_as_its_largest_playground_may_have_pods()
     assert wanted_copies("m", [playground("m", replicas=9, skip=True)]) == 2
 
 
+def test_a_model_lies_on_one_node_where_that_is_wanted_and_no_playground_has_more_pods() -> None:
+    assert wanted_copies("m", [], 1) == 1
+    assert wanted_copies("m", [playground("m", replicas=1)], 1) == 1
+    assert wanted_copies("m", [playground("m", replicas=3)], 1) == 3
+    assert wanted_copies("m", [playground("m", replicas=3)], 5) == 5
+
+
 words = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}", fullmatch=True)
 
 

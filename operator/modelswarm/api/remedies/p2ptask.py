@@ -46,7 +46,7 @@ P2PTASK: Mapping[str, Remedy] = MappingProxyType(
         TaskReason.NO_AGENT: act(
             "No node has a ready agent; what was Ready stays so, and what was not falls back after a while (180 s by "
             "default).",
-            "Bring the agents back: `kubectl get pods,endpointslices -n ome`.",
+            "Bring the agents back: `kubectl get pods -A -l app.kubernetes.io/name=ome-model-agent`.",
             _R,
             _D,
         ),
