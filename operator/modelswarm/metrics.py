@@ -1,5 +1,6 @@
 """What our programs count. Names and meanings follow controller-runtime's where it has them."""
 
+import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -172,11 +173,13 @@ class Metrics(ClientMetrics):
             if outcome.result in (ReconcileResult.ERROR, ReconcileResult.TIMEOUT):
                 self.reconcile_errors.labels(controller).inc()
 
-    def serve(self, port: int, host: str = "0.0.0.0") -> int:
-        """Serve ``/metrics`` in a thread of its own until ``close``; returns the port (for 0: a free one)."""
+    def serve(self, port: int, host: str | None = None) -> int:
+        """Serve ``/metrics`` in a thread of its own until ``close``, on all addresses (or ``host``'s); returns the port
+        (for 0: a free one)."""
         if self._server is not None:
             raise RuntimeError("the metrics are served already")
-        self._server, self._thread = start_http_server(port, addr=host, registry=self.registry)
+        every = "::" if socket.has_dualstack_ipv6() else "0.0.0.0"
+        self._server, self._thread = start_http_server(port, addr=host or every, registry=self.registry)
         return int(self._server.server_port)
 
     def close(self) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import logging
+import socket
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -260,6 +261,19 @@ async def test_one_reconcile_has_one_id_in_all_its_log_lines() -> None:
     assert [(controller_name, obj) for controller_name, obj, _ in seen] == [("c", "ns/a")] * 2 + [("c", "ns/b")] * 2
     assert len({reconcile_id for _, _, reconcile_id in seen}) == 2
     assert current_reconcile.get() is None
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
+async def test_the_metrics_are_there_on_addresses_of_both_families(host: str) -> None:
+    if ":" in host and not socket.has_dualstack_ipv6():
+        pytest.skip("this machine has no IPv6")
+    metrics = Metrics()
+    port = metrics.serve(0)
+    try:
+        text = await asyncio.to_thread(lambda: urllib.request.urlopen(f"http://{host}:{port}/metrics").read().decode())
+    finally:
+        metrics.close()
+    assert "modelswarm_build_info{" in text
 
 
 async def test_the_metrics_show_queue_and_tasks_over_http() -> None:
