@@ -180,6 +180,11 @@ def test_numbers_of_a_values_file_are_plain_numbers(tmp_path: Path) -> None:
     assert (operator.stall_seconds, operator.origin_readers) == (1000000, 3)
 
 
+def test_a_value_that_is_taken_away_is_not_set() -> None:
+    environ = variables(rendered(agent__maxUploadRate="null"), "DaemonSet")
+    assert environ["P2P_MAX_UPLOAD_RATE"] == ""
+
+
 def test_the_secret_of_the_peers_is_long_and_random() -> None:
     first, second = (one(rendered(), "Secret", "ome-peers")["data"]["secret"] for _ in range(2))
     assert first != second

@@ -62,7 +62,7 @@ server refuses to apply a list with two; the last one counts, and the user's (en
 
 {{/* A value as it was written: helm reads a file's numbers as floats, and would print 104857600 as 1.048576e+08. */}}
 {{- define "modelswarm.plain" -}}
-{{ kindIs "float64" . | ternary (toJson .) (toString .) }}
+{{ if not (kindIs "invalid" .) }}{{ kindIs "float64" . | ternary (toJson .) (toString .) }}{{ end }}
 {{- end }}
 
 {{/* Where the certificates are, in operator and agents. */}}

@@ -72,7 +72,7 @@ class Provisions:
             raise AgentError(
                 ProvisionReason.MANIFEST_NOT_READABLE,
                 f"the agent may not read ConfigMap {reference.namespace}/{reference.name}; allow it with: "
-                + self._grant("manifests", "configmaps", reference.namespace),
+                + self._grant("file-lists", "configmaps", reference.namespace),
             ) from None
         except InvalidReference as error:
             raise AgentError(ProvisionReason.MANIFEST_INVALID, error.message) from None

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
+from math import inf
 
 from modelswarm.api.conditions import PlaygroundReason, TaskCondition, find, is_true
 from modelswarm.api.labels import GATE_TIMEOUT, MODEL_NAME, PLAYGROUND
@@ -35,7 +36,14 @@ from modelswarm.kube.kinds import P2PTASK, SERVICEACCOUNT
 from modelswarm.kube.objects import key_of
 from modelswarm.workload.pod import DFDAEMON_SOCKET
 from modelswarm.workload.render import OperatorPart, Workload, images, needs_models, render_workload
-from modelswarm.workload.tasks import image_task, image_task_name, model_task, private_task_name, respelled
+from modelswarm.workload.tasks import (
+    brings_same_model,
+    image_task,
+    image_task_name,
+    model_task,
+    private_task_name,
+    respelled,
+)
 
 PULL_SECRET_CACHE_SECONDS = 15.0
 COPY_AGAIN_SECONDS = 15.0
@@ -151,7 +159,7 @@ class PlaygroundController:
             held=live is not None and not current,
             degraded=self._degraded(playground, plan),
         )
-        return situation, plan.gate.look_again if complete else COPY_AGAIN_SECONDS
+        return situation, plan.gate.look_again if complete else min(plan.gate.look_again or inf, COPY_AGAIN_SECONDS)
 
     def _refuse_company(self) -> None:
         holder = self._world.cluster.llmaz_holder
@@ -248,7 +256,18 @@ class PlaygroundController:
             "labels": {MODEL_NAME: model.metadata.name, PLAYGROUND: playground.metadata.name},
             "ownerReferences": [playground.owner_reference()],
         }
-        return await self._ensure_task(playground, wanted)
+        return await self._ensure_task(playground, self._under_its_name(playground, wanted))
+
+    def _under_its_name(self, playground: Playground, wanted: JsonObject) -> JsonObject:
+        """Earlier versions named these tasks otherwise. One that is there stays: what runs has its pinned content."""
+        new, meta = P2PTask.model_validate(wanted), wanted["metadata"]
+        assert isinstance(meta, dict)
+        mine = self._world.store.list(P2PTASK, index=("owner", playground.metadata.uid))
+        same = (task.metadata for task in map(P2PTask.model_validate, mine) if brings_same_model(new, task))
+        names = sorted(each.name for each in same if each.deletion_timestamp is None)
+        if not names or new.metadata.name in names:
+            return wanted
+        return {**wanted, "metadata": {**meta, "name": names[0]}}
 
     async def _image_wait(self, playground: Playground, image: str) -> Wait | None:
         if not self._world.settings.distribution:

@@ -1,7 +1,7 @@
 """Putting a rendered workload into the cluster: manifest copies, Deployment, Service, autoscaler; only what differs."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from modelswarm.api.conditions import PlaygroundReason
@@ -135,18 +135,20 @@ class Rollout:
     async def restore_copies(self, playground: Playground, live: JsonObject, tasks: Sequence[P2PTask]) -> bool:
         """Write manifest copies again that the Deployment's template mounts; False if one cannot be had just now."""
         mounted = _mounted_config_maps(live)
-        used = [task for task in tasks if mounted.intersection(copy_names(playground, task))]
-        return all([await self._copy_manifest(playground, task) for task in used])
+        return all([await self._copy_manifest(playground, task, mounted) for task in tasks])
 
-    async def _copy_manifest(self, playground: Playground, task: P2PTask) -> bool:
+    async def _copy_manifest(self, playground: Playground, task: P2PTask, only: Collection[str] | None = None) -> bool:
         """Pods can mount ConfigMaps of their own namespace only. A loader without the copy resolves by itself.
 
-        False if the manifest itself is not there; it may be on its way back.
+        ``only``: names of copies; others are left alone. False if the manifest itself is not there; it may be on its
+        way back.
         """
         reference = task.status.manifest
         if reference is None:
             return True
         for index, name in enumerate(copy_names(playground, task)):
+            if only is not None and name not in only:
+                continue
             there = self._world.store.get(CONFIGMAP, name, playground.metadata.namespace)
             if there is not None and ownership(there, playground) is not Ownership.STALE:
                 continue

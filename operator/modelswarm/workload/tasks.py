@@ -129,6 +129,15 @@ def respelled(wanted: JsonObject, live: JsonObject) -> JsonObject:
     return wanted
 
 
+def brings_same_model(new: P2PTask, old: P2PTask) -> bool:
+    """Whether both tasks are for the same files of the same OpenModel."""
+    if new.spec.model is None or old.spec.model is None:
+        return False
+    meant = _meant_source(new.spec.model.source)
+    same = new.metadata.labels.get(labels.MODEL_NAME) == old.metadata.labels.get(labels.MODEL_NAME)
+    return same and meant is not None and meant == _meant_source(old.spec.model.source)
+
+
 def _meant_source(source: ModelSource) -> str | None:
     try:
         return identity(parse_source(source))

@@ -109,7 +109,7 @@ async def test_a_manifest_that_may_not_be_read_says_how_to_allow_it() -> None:
     error = await failure(FakeServer(), given, lambda verb: Forbidden("no", status=403))
     assert error.reason == ProvisionReason.MANIFEST_NOT_READABLE
     # All of them: the next model of the namespace has another name, and a long list has many shards.
-    assert "create role ome-model-agent-manifests --verb=get --resource=configmaps && kubectl" in error.message
+    assert "create role ome-model-agent-file-lists --verb=get --resource=configmaps && kubectl" in error.message
     assert "--serviceaccount=ome:ome-model-agent" in error.message
 
 

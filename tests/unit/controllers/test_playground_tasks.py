@@ -117,7 +117,7 @@ async def test_each_revision_of_a_model_with_a_long_id_has_a_private_task_of_its
     assert len(tasks(kube, "modelHub")) == 24
 
 
-async def test_a_private_task_with_the_name_of_an_earlier_version_is_replaced_under_a_running_deployment() -> None:
+async def test_a_private_task_with_the_name_of_an_earlier_version_stays_what_the_deployment_runs_on() -> None:
     kube = started()
     put_model_task(kube, MODEL, DENIED)
     await look(kube)
@@ -131,10 +131,18 @@ async def test_a_private_task_with_the_name_of_an_earlier_version_is_replaced_un
     assert wanted is not None
     earlier = f"{key_of(wanted).name[:56]}-5ec5b9"
     kube.put({**old, "metadata": {**old["metadata"], "name": earlier, "uid": "earlier"}})
+    for _ in range(2):
+        await look(kube)
+        assert list(tasks(kube, "modelHub")) == [earlier]
+    assert deployment(kube) == running
 
+    # Another revision is another task, and the old one goes when that is there.
+    revision = hub("m", model_id=LONG_ID, revision="v2")
+    put_inputs(kube, revision)
+    put_model_task(kube, revision, DENIED)
     await look(kube)
-    assert sorted(tasks(kube, "modelHub")) == sorted([earlier, name]), "the old one stays until the new one is there"
+    assert len(tasks(kube, "modelHub")) == 2
     finish(kube)
     await look(kube)
-    assert list(tasks(kube, "modelHub")) == [name]
-    assert deployment(kube) == running
+    [name] = tasks(kube, "modelHub")
+    assert name != earlier
