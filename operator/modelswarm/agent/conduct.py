@@ -16,14 +16,12 @@ import random
 from collections.abc import Awaitable, Callable
 
 from modelswarm.agent.election import (
-    LOOK,
     Acquire,
     Complete,
     Decision,
     Fetch,
     Hold,
     Join,
-    Record,
     Release,
     Renew,
     StandDown,
@@ -46,9 +44,6 @@ API_PAUSE = 2.0
 LOOKUP_SECONDS = 1.0
 """How long the beginning waits for DNS; it is asked again and again anyhow."""
 SHORTEST = 0.01
-VACANT_SECONDS = 30.0
-"""How long who has everything waits for the next coordinator after one that has let go of the Lease: who lacks
-something takes it within moments, and would read again what only this node has."""
 CLOSE_SECONDS = 1.0
 """How often a coordinator looks whether everybody has everything: the last member's report wakes only its desk."""
 
@@ -196,7 +191,7 @@ class Conduct:
         if not self._done:
             self._membership.raise_failure()
         if self._done and self._office.is_idle:
-            self._prepare_to_seed()
+            await self._prepare_to_seed()
         try:
             if self._done:
                 self._late.stop_seeking()
@@ -290,20 +285,14 @@ class Conduct:
         record = self._lease.record
         if not self._done or (record is None and self._membership.joined):
             return after  # its holder is about to make the Lease again that somebody has deleted
-        if record is None or record.complete or self._is_deserted(record):
+        if record is None or record.complete:
             self._ended = True
             return 0.0
         if record.coordinator:
             await self._join(record.coordinator)
-        return after if record.holder else min(after, LOOK)
+        return after
 
-    def _is_deserted(self, record: Record) -> bool:
-        """Whether whoever coordinated is gone, and nobody has taken the Lease, as one would who lacks something."""
-        if self._membership.joined:
-            return False
-        return not self._lease.is_fresh() if record.holder else self._lease.unchanged >= VACANT_SECONDS
-
-    def _prepare_to_seed(self) -> None:
+    async def _prepare_to_seed(self) -> None:
         """Until there is a torrent, the members are what a late comer gets it from."""
         if self._preparing is None:
             work = self._parts.seeding.prepare(self._filling)
@@ -311,6 +300,7 @@ class Conduct:
             self._preparing.add_done_callback(lambda _: self._changed.set())
         elif self._preparing.done():
             self._office.dismiss()
+            await asyncio.sleep(0)  # they are told before the Lease is not ours any more
 
     def _situation(self) -> Situation:
         return Situation(

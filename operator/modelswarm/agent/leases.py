@@ -125,11 +125,6 @@ class ModelLease:
         """Whether we are the coordinator at this moment, also if the process was frozen and does not know better."""
         return self.term is not None and still_holds(self.term, self._duration, self._clock())
 
-    @property
-    def unchanged(self) -> float:
-        """Seconds since the Lease was first seen as it is."""
-        return self._clock() - self._changed_at
-
     async def step(self, situation: Situation) -> Decision:
         """One look and at most one write. Raises KubeError when the API server cannot be asked, or refuses, and we do
         not hold.
@@ -176,7 +171,7 @@ class ModelLease:
         record = self.record
         if record is None or record.complete or record.holder in ("", self._me):
             return False
-        return self.unchanged < record.duration
+        return self._clock() < self._changed_at + record.duration
 
     async def take(self, why: str, *, anew: bool = False) -> bool:
         """Become the holder, if since the last look nobody else has written; whether we are. Not while ``is_fresh``.
@@ -318,9 +313,9 @@ class ModelLease:
 
     async def _end(self, *, complete: bool) -> None:
         """Stop holding. If the write fails, the Lease runs out, or we find it ours and take it again."""
-        self.term = None
-        if self.record is None:
-            return
+        term, self.term = self.term, None
+        if term is None or self.record is None or (self.record.holder, self.record.epoch) != (self._me, term.epoch):
+            return  # another has taken it
         record = replace(
             self.record,
             holder=self._me if complete else "",

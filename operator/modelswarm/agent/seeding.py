@@ -66,6 +66,8 @@ class Seeding:
         self._node = node
         self._served: dict[str, Path] = {}
         """Model hash to the metainfo's file."""
+        self._making = asyncio.Lock()
+        """One content is hashed at a time, and by one of those that serve it."""
         self._waiting: dict[str, asyncio.Future[Event]] = {}
 
     @property
@@ -114,9 +116,9 @@ class Seeding:
         if model_hash:
             whole = await self._borrow(filling, model_hash)
         try:
-            if whole is None:
-                whole = await self._make(filling)
-            await asyncio.to_thread(_write, self._path(content), whole.metainfo)
+            async with self._making:
+                whole = whole or await self._cached(filling) or await self._make(filling)
+                await asyncio.to_thread(_write, self._path(content), whole.metainfo)
         except (SwarmError, OSError) as error:
             log.warning("P2P %s: cannot be seeded: %s", content[:16], error)
             return None
@@ -134,7 +136,7 @@ class Seeding:
     def stop(self, content: str, model_hash: str) -> None:
         """Serve it no longer under this hash. The torrent is that of all models with the same content."""
         self._served.pop(model_hash, None)
-        if self._path(content) not in self._served.values():
+        if self._path(content) not in self._served.values() and content not in self._waiting:
             self._swarm.drop(content)
 
     def forget(self, content: str) -> None:
@@ -164,6 +166,7 @@ class Seeding:
         found = await asyncio.to_thread(recheck, whole, {path: paths[path] for path in missing}, resume)
         if found:
             log.info("P2P %s: %d pieces of it were on the disk", content[:16], found)
+        self._swarm.drop(content)  # it may be served still under another hash, by who has not noticed yet
         self._waiting[content] = asyncio.get_running_loop().create_future()
         have, holders = set(paths) - missing, [peer.node for peer in self._peers(urls)]
         self._swarm.fetch_model(whole, paths, have=have, peers=self._peers(), holders=holders, resume=resume)

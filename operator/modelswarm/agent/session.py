@@ -49,6 +49,7 @@ class Session:
         self._conduct: Conduct | None = None
         self._unsettled = False
         """The Lease may still be ours, without the mark that nobody lacks anything."""
+        self._has_served = False
         self._account = Account(wanted, parts.store, parts.metrics, parts.signals)
         self._id, self._attempts = uuid.uuid4().hex[:8], itertools.count(1)
 
@@ -160,6 +161,7 @@ class Session:
             turns.ask(key, content)
             if not turns.take(key) and not parts.store.has(content):
                 account.wait_for("the same files, which this node fetches for another model")
+                await lease.release()  # it was taken to pin the branch; who wants nothing else may coordinate
                 await self._until(lambda: turns.take(key) or parts.store.has(content))
             if not turns.take(key):
                 await self._take_over(manifest, lease)
@@ -187,8 +189,10 @@ class Session:
                 return
             self._account.begin()
             await self._complete(filling)
-        self._parts.turns.leave(self.wanted.key)
-        self._unsettled = True
+        turns, content = self._parts.turns, filling.content
+        turns.leave(self.wanted.key)
+        # It makes the torrent, too.
+        await self._until(lambda: not (turns.is_taken(content) and self._parts.store.has(content)))
         await self._serve(filling, lease, make_now=False)
 
     async def _bring(self, filling: Filling, lease: ModelLease) -> bool:
@@ -234,7 +238,7 @@ class Session:
         except KubeError:
             self._unsettled = True
             return False
-        self._unsettled = record is not None and bool(record.holder) and not record.complete
+        self._unsettled = record is not None and not record.complete
         return self._unsettled
 
     async def _serve(self, filling: Filling, lease: ModelLease, *, make_now: bool) -> None:
@@ -243,8 +247,9 @@ class Session:
         model_hash = self.wanted.model_hash  # another task may give it another one
         try:
             if parts.settings.p2p_enabled:
-                # Until it is seeded, a late comer finds nobody who has it, and may have begun to coordinate.
-                self._unsettled |= not await parts.seeding.has_seeded(content)
+                # Before it is seeded under this hash, a late comer finds nobody, and may begin to coordinate.
+                self._unsettled |= not self._has_served
+                self._has_served = True
                 await parts.seeding.seed(filling, model_hash, make_now=make_now)
             await self._while_here(content, model_hash, lease)
         finally:

@@ -187,6 +187,63 @@ async def test_a_content_that_gets_another_hash_is_served_under_that_one(tmp_pat
         assert company.origin.total == MODEL.bytes
 
 
+async def test_what_a_node_has_under_one_name_it_gives_to_who_wants_it_under_another(tmp_path: Path) -> None:
+    """The node that lacks it is first to find out that it is wanted, finds nobody, and coordinates."""
+    async with company_of(tmp_path, FILES, MODEL) as company:
+        first, second = company.add("a", "b")
+        await first.start()
+        first.want(by_another_name())
+        await company.until(lambda: first.parts.seeding.hashes == {OTHER_HASH})
+        second.leg.pause = 30.0  # for half a MiB
+        await second.start(MODEL)
+        await asyncio.sleep(2.0)
+        first.want(by_another_name(), wanted_of(MODEL))
+        await company.until_ready(MODEL, [second])
+        assert whole(second)
+        assert company.origin.total < 2 * MODEL.bytes - MODEL.bytes / 2
+        await company.until(lambda: company.lease(MODEL).complete)
+
+
+# The mark on the Lease
+
+
+@pytest.mark.usefixtures("_large")
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("how", ["stop", "kill"])
+async def test_a_coordinator_that_ends_while_it_makes_the_torrent_costs_nothing_and_the_mark_is_set(
+    tmp_path: Path, how: str, count: int
+) -> None:
+    async with company_of(tmp_path, FILES, MODEL) as company:
+        agents = company.add(*"abc"[:count])
+        for agent in agents:
+            await agent.start(MODEL)
+        await company.until_ready(MODEL)
+        await asyncio.sleep(HASHING_SECONDS / 4)
+        ended = company.agents[company.lease(MODEL).holder]
+        assert not company.lease(MODEL).complete
+        await (ended.stop() if how == "stop" else ended.kill())
+        if count == 1:
+            await ended.start()
+        [late] = company.add("late")
+        await late.start(MODEL)
+        await company.until_ready(MODEL, [late])
+        await company.until(lambda: company.lease(MODEL).complete)
+        assert company.origin.total <= MODEL.bytes * (1 if count > 1 else 2)
+
+
+async def test_members_go_when_they_are_told_so_and_need_not_ask_for_the_mark(tmp_path: Path) -> None:
+    async with company_of(tmp_path, FILES, MODEL) as company:
+        agents = company.add("a", "b", "c")
+        for agent in agents:
+            await agent.start(MODEL)
+        await company.until_ready(MODEL)
+        for agent in agents:
+            agent.api = lambda verb: 8.0 if verb == "replace" else None  # the mark takes its time
+        before = len(company.server.requests)
+        await company.until(lambda: company.lease(MODEL).complete)
+        assert len(company.server.requests) - before < 15
+
+
 # The API server
 
 
