@@ -285,7 +285,7 @@ class Conduct:
         record = self._lease.record
         if not self._done or (record is None and self._membership.joined):
             return after  # its holder is about to make the Lease again that somebody has deleted
-        if record is None or record.complete:
+        if record is None or record.complete or (self._lease.is_abandoned and not self._membership.joined):
             self._ended = True
             return 0.0
         if record.coordinator:

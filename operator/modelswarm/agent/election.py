@@ -16,9 +16,6 @@ complete, a complete live seeder is known             ``Fetch``
 complete, none known for ``reopen_after`` seconds     ``Acquire``, which clears the mark
 anything, and a complete live seeder is known         ``Fetch``
 ====================================================  ==========================================================
-
-A node that has the content takes the Lease only to set the mark: one that was its own before a restart, or that nobody
-has held for ``UNMARKED`` seconds.
 """
 
 from dataclasses import dataclass
@@ -35,9 +32,6 @@ LOOK = 2.0
 LOOK_JOINED = 30.0
 """and one that has, so often."""
 REOPEN = 10.0
-UNMARKED = 30.0
-"""Who has everything leaves a Lease that nobody holds (any more) for so long to those who lack something, and stays to
-give them what only it has; after that nobody does, and it takes the Lease to mark it."""
 TELL = 1 / 3
 """Part of the time between renewals after which one comes early because others read the origin than the Lease says,"""
 TELL_FIRST = 2.0
@@ -219,15 +213,10 @@ def _with_content(view: View) -> Decision:
     if record is not None and record.holder == view.me and not record.complete:
         # We were restarted and have everything: others may still need a coordinator, and the mark is ours to set.
         return Acquire("it was ours before a restart")
-    if record is None or record.complete:
-        return Wait(_spread(LOOK_JOINED, view))
-    since = view.now - view.changed_at
-    left = (record.duration if record.holder else 0.0) + UNMARKED * (1 + view.jitter) - since
-    if left <= 0 and not view.joined:
-        return Acquire(f"{record.holder or 'nobody'} has not marked it, and nobody lacks anything")
-    # Soon, while somebody may be about to follow; of many that only wait for the mark, few at a time.
-    look = LOOK_JOINED if record.holder else max(LOOK, since / 2)
-    return Wait(_spread(look, view))
+    if record is not None and not record.holder and not record.complete:
+        # Somebody who lacks something is about to follow, and has to hear soon what is here.
+        return Wait(_spread(max(LOOK, (view.now - view.changed_at) / 2), view))
+    return Wait(_spread(LOOK_JOINED, view))
 
 
 def _without_content(view: View) -> Decision:

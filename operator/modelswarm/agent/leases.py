@@ -42,6 +42,8 @@ from modelswarm.kube.port import KubePort
 TIMEOUT = 10.0
 """Of one request. A release gets its own, whatever happened before."""
 RETRY = 1.0
+UNMARKED = 30.0
+"""Seconds for which a Lease that nobody holds (any more) is left to those who lack something."""
 _SHOWN_READERS = 100
 
 log = logging.getLogger(__name__)
@@ -172,6 +174,20 @@ class ModelLease:
         if record is None or record.complete or record.holder in ("", self._me):
             return False
         return self._clock() < self._changed_at + record.duration
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Nobody holds it, and nobody has taken it, as one would at once who lacks something: nobody does."""
+        record = self.record
+        if record is None or record.complete or record.holder == self._me:
+            return False
+        return self._clock() - self._changed_at >= (record.duration if record.holder else 0.0) + UNMARKED
+
+    async def mark(self) -> None:
+        """Say on a Lease that ``is_abandoned`` that everybody has everything. Does not fail."""
+        if self.record is not None:
+            marked = replace(self.record, holder=self._me, renewed=_micro_time(self._now()), complete=True, readers=())
+            await self._try_to_write(marked)
 
     async def take(self, why: str, *, anew: bool = False) -> bool:
         """Become the holder, if since the last look nobody else has written; whether we are. Not while ``is_fresh``.

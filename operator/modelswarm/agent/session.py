@@ -49,7 +49,6 @@ class Session:
         self._conduct: Conduct | None = None
         self._unsettled = False
         """The Lease may still be ours, without the mark that nobody lacks anything."""
-        self._has_served = False
         self._account = Account(wanted, parts.store, parts.metrics, parts.signals)
         self._id, self._attempts = uuid.uuid4().hex[:8], itertools.count(1)
 
@@ -220,8 +219,7 @@ class Session:
                 await conduct.close()
                 account.close_attempt()
                 self._conduct = None
-            record = lease.record
-            self._unsettled = record is not None and record.holder == parts.address.node and not record.complete
+            self._unsettled = lease.record is not None and not lease.record.complete
         await self._complete(filling)
         return coordinated
 
@@ -238,21 +236,25 @@ class Session:
         except KubeError:
             self._unsettled = True
             return False
+        if lease.is_abandoned:
+            await lease.mark()
+            record = lease.record
         self._unsettled = record is not None and not record.complete
-        return self._unsettled
+        return self._unsettled and record is not None and (record.holder == parts.address.node or lease.is_fresh())
 
     async def _serve(self, filling: Filling, lease: ModelLease, *, make_now: bool) -> None:
         """Seed it for as long as it is here; then, if it was evicted, wait until there is a reason to bring it back."""
         parts, account, content = self._parts, self._account, filling.content
         model_hash = self.wanted.model_hash  # another task may give it another one
+        seeding: asyncio.Task[None] | None = None
         try:
             if parts.settings.p2p_enabled:
-                # Before it is seeded under this hash, a late comer finds nobody, and may begin to coordinate.
-                self._unsettled |= not self._has_served
-                self._has_served = True
-                await parts.seeding.seed(filling, model_hash, make_now=make_now)
-            await self._while_here(content, model_hash, lease)
+                seeding = asyncio.create_task(parts.seeding.seed(filling, model_hash, make_now=make_now), name="seed")
+            await self._while_here(content, model_hash, lease, seeding)
         finally:
+            if seeding is not None:
+                seeding.cancel()
+                await asyncio.gather(seeding, return_exceptions=True)
             parts.seeding.stop(content, model_hash)
         if parts.store.has(content):
             return
@@ -264,14 +266,23 @@ class Session:
             lambda: bool(self.wanted.pods) or self.wanted.pin or parts.signals.has_room(filling.manifest.bytes)
         )
 
-    async def _while_here(self, content: str, model_hash: str, lease: ModelLease) -> None:
-        """Until it is not, or is to be served under another hash, or there is something to settle about the Lease."""
+    async def _while_here(
+        self, content: str, model_hash: str, lease: ModelLease, seeding: asyncio.Task[None] | None
+    ) -> None:
+        """Until it is not, or is to be served under another hash, or there is something to settle about the Lease.
+
+        Raises what ended ``seeding``.
+        """
         loop, parts = asyncio.get_running_loop(), self._parts
         tried = looked = loop.time()
         while parts.store.has(content) and self.wanted.model_hash == model_hash:
             await asyncio.sleep(TELL_SECONDS)
+            if seeding is not None and seeding.done():
+                seeding.result()
+                # Until now a late comer found nobody under this hash, and may have begun to coordinate.
+                seeding, self._unsettled = None, True
             due = loop.time() - looked > UNSETTLED_SECONDS * self._rng.uniform(0.5, 1.0)
-            if self._unsettled and due and not parts.turns.is_taken(content):
+            if (self._unsettled or seeding is not None) and due and not parts.turns.is_taken(content):
                 looked = loop.time()
                 if await self._is_unfinished(lease, content):
                     return

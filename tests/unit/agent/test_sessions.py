@@ -98,7 +98,7 @@ async def test_who_has_it_and_was_making_its_torrent_helps_a_coordinator_that_ca
         await first.stop()
         await first.start()
         await asyncio.sleep(HASHING_SECONDS / 2)
-        second.leg.pause = 30.0  # for half a MiB
+        second.leg.pause = 10.0  # for half a MiB
         await second.start(MODEL)
         await company.until_ready(MODEL)
         assert whole(second)
