@@ -5,7 +5,11 @@ images that were built from this tree. ``place`` is a test's own namespace. The 
 plane's machine, in the cluster's network.
 """
 
+import contextlib
+import io
 import itertools
+import subprocess
+import tarfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -17,6 +21,8 @@ from dev.cluster.cluster import Cluster
 from dev.cluster.programs import PREREQUISITE_MISSING, ClusterUnavailable
 from dev.dragonfly.packages import PackagesMissing
 from dev.hub import Hub, HubThread
+from dev.images.wheelhouse import WheelsUnavailable, wheelhouse
+from dev.installation import ROOT
 from tests.e2e.support import Place, Release
 from tests.e2e.support.release import TAG
 from tests.integration.support import Api, Scene
@@ -59,8 +65,28 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: ORDER.index(item.path.stem) if item.path.stem in ORDER else -1)
 
 
+EARLIER = "fb0241a646f94df825f7b6d15498c1ff17fa8ced"
+"""The commit that is upgraded from."""
+
+
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
+def earlier_tree(tmp_path_factory: pytest.TempPathFactory) -> Path | None:
+    """The files of that commit; None where this clone does not have it. Its images can be built without a network."""
+    git = ["git", "--no-optional-locks", "-C", str(ROOT), "archive", EARLIER]
+    archive = subprocess.run(git, capture_output=True)
+    if archive.returncode:
+        return None
+    folder = tmp_path_factory.mktemp("earlier")
+    with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as tar:
+        tar.extractall(folder, filter="data")
+    with contextlib.suppress(WheelsUnavailable):  # the test that needs them says so
+        wheelhouse(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cluster(archives: Mapping[str, Path], earlier_tree: Path | None) -> Iterator[Cluster]:
+    """After everything that may have to be downloaded: from its network there is no way out."""
     try:
         with Cluster(most=MOST_NODES, audit_log=True) as running:
             yield running

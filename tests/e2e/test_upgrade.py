@@ -4,9 +4,6 @@ The earlier version is a commit of this repository: its chart, and its images. W
 through all of it untouched, and a new installation takes it over.
 """
 
-import io
-import subprocess
-import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +23,6 @@ from tests.e2e.support.shell import Shell
 from tests.integration.support import Api, eventually
 
 PAGE = "docs/how-to/upgrade.md"
-COMMIT = "fb0241a646f94df825f7b6d15498c1ff17fa8ced"
 VERSION = "0.0.9"
 """What the earlier chart is called here, so that its images have another tag."""
 KINDS = ("OpenModel", "Playground", "BackendRuntime", "P2PTask", "NodeCache")
@@ -42,14 +38,10 @@ class Earlier:
 
 
 @pytest.fixture(scope="module")
-def earlier(archives: Mapping[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Earlier:
-    folder = tmp_path_factory.mktemp("earlier")
-    git = ["git", "--no-optional-locks", "-C", str(ROOT), "archive", COMMIT]
-    archive = subprocess.run(git, capture_output=True)
-    if archive.returncode:
-        pytest.skip(f"commit {COMMIT[:12]}, which is upgraded, is not in this clone (it is shallow, or no clone)")
-    with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as tar:
-        tar.extractall(folder, filter="data")
+def earlier(archives: Mapping[str, Path], earlier_tree: Path | None) -> Earlier:
+    if earlier_tree is None:
+        pytest.skip("the commit that is upgraded is not in this clone (it is shallow, or no clone)")
+    folder = earlier_tree
     built = images.prepare(archives, root=folder)
     shell = Shell(folder, folder)
     shell(f"helm package charts/modelswarm --version {VERSION} --app-version {VERSION}")
