@@ -158,9 +158,10 @@ class Session:
             parts.hosting.manifests[content] = manifest
             await account.open(manifest)
             turns.ask(key, content)
-            if not turns.take(key) and not parts.store.has(content):
-                account.wait_for("the same files, which this node fetches for another model")
+            if not turns.take(key):
                 await lease.release()  # it was taken to pin the branch; who wants nothing else may coordinate
+                if not parts.store.has(content):
+                    account.wait_for("the same files, which this node fetches for another model")
                 await self._until(lambda: turns.take(key) or parts.store.has(content))
             if not turns.take(key):
                 await self._take_over(manifest, lease)
