@@ -15,18 +15,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 
-from modelswarm.agent.election import (
-    Acquire,
-    Complete,
-    Decision,
-    Fetch,
-    Hold,
-    Join,
-    Release,
-    Renew,
-    StandDown,
-    Wait,
-)
+from modelswarm.agent.election import Acquire, Complete, Decision, Fetch, Hold, Join, Release, Renew, StandDown, Wait
 from modelswarm.agent.latecomer import LateComer
 from modelswarm.agent.leases import ModelLease, Situation
 from modelswarm.agent.membership import RACE_PAUSE, TALK_PAUSE, Membership

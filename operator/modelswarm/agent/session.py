@@ -227,7 +227,8 @@ class Session:
     async def _is_unfinished(self, lease: ModelLease, content: str) -> bool:
         """What is complete here: whether others may need it, or a coordinator. Where that cannot be known, later.
 
-        Who has begun to seed it had no such duties any more, but perhaps for the mark on the Lease.
+        Who has begun to seed it had no such duties any more, but perhaps for the mark on the Lease, which is set here
+        where nobody holds it.
         """
         parts = self._parts
         if not parts.settings.p2p_enabled or not (self._unsettled or not await parts.seeding.has_seeded(content)):

@@ -92,7 +92,7 @@ def test_asked_to_stop_it_stops_at_once_and_keeps_what_it_has(
     asked = time.monotonic()
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=10)
-    assert time.monotonic() - asked < 5.0, "a hub that hangs is not waited for"
+    assert time.monotonic() - asked < 1.0
     assert process.returncode == 143, output
     assert "Traceback" not in output
     assert loader.summary["result"] == "Failed"
