@@ -184,6 +184,7 @@ def ome_cluster() -> Iterator[ControlPlane]:
 
 @pytest.fixture
 def seed(ome_cluster: ControlPlane, origin: HubThread) -> Iterator[Seed]:
+    origin.hub.reset()  # what tests without this fixture have read is not this test's
     with Api(ome_cluster) as api:
         yield Seed(ome_cluster, api, origin.hub)
     origin.hub.reset()
