@@ -149,7 +149,7 @@ class GateWatch:
     def _follow(self, path: str) -> None:
         """Note when each object became Ready (tasks) or appeared (Deployments)."""
         while not self._stop.is_set():
-            timeout = httpx.Timeout(10, read=0.5)
+            timeout = httpx.Timeout(10, read=2)  # begun again in the wrong moment, a change is seen late
             try:
                 with self._client.stream("GET", path, params={"watch": "1"}, timeout=timeout) as response:
                     for line in response.iter_lines():

@@ -40,6 +40,8 @@ def test_a_pair_costs_at_most_eight_writes(scene: Scene, cluster: ControlPlane) 
     names = [f"pair-{number}" for number in range(PAIRS)]
     for name in names:
         scene.model(name)
+    for name in names:  # a Playground that is seen before its model has one more status
+        scene.has("OpenModel", scene.name(name), "Ready", "True")
     for name in names:
         scene.playground(name, scene.name(name))
     for name in names:

@@ -11,7 +11,7 @@ from modelswarm.kube.client import KubeClient
 from modelswarm.kube.kinds import LEASE
 from modelswarm.kube.lease import LeaderElection
 
-DURATION, RENEW, RETRY = 3.0, 2.0, 0.5
+DURATION, RENEW, RETRY = 8.0, 6.0, 1.0
 
 
 @pytest.fixture(scope="module")
@@ -105,11 +105,11 @@ async def test_a_killed_leader_is_replaced_once_its_lease_has_run_out(candidates
     first = await candidates.start("pod-1")
     await leader_of(first, within=5)
     second = await candidates.start("pod-2")
-    await asyncio.sleep(2)
+    await asyncio.sleep(DURATION / 2)
     assert not second.is_leader
     await candidates.kill(first)
     _, seconds = await leader_of(second, within=DURATION + 3)
-    assert DURATION - RETRY - 0.5 <= seconds <= DURATION + 2 * RETRY + 0.5
+    assert DURATION - RETRY - 0.5 <= seconds <= DURATION + 2 * RETRY + 1.0
     assert (await candidates.lease())["leaseTransitions"] == 1
 
 
@@ -120,8 +120,7 @@ async def test_a_released_lease_passes_on_at_once(candidates: Candidates) -> Non
     await asyncio.sleep(1)
     await first.release()
     assert not first.is_leader
-    _, seconds = await leader_of(second, within=2)
-    assert seconds < 2
+    await leader_of(second, within=DURATION / 2)
 
 
 async def test_a_restarted_holder_goes_on_at_once(candidates: Candidates) -> None:
@@ -129,8 +128,7 @@ async def test_a_restarted_holder_goes_on_at_once(candidates: Candidates) -> Non
     await leader_of(first, within=5)
     await candidates.kill(first)
     again = await candidates.start("pod-1")
-    _, seconds = await leader_of(again, within=2)
-    assert seconds < 1
+    await leader_of(again, within=DURATION / 2)
 
 
 async def test_a_leader_that_cannot_reach_the_server_stops_leading(
@@ -144,5 +142,5 @@ async def test_a_leader_that_cannot_reach_the_server_stops_leading(
     finally:
         await asyncio.to_thread(api_server.start_apiserver)
     second = await candidates.start("pod-2")
-    await leader_of(second, within=DURATION + 5)
+    await leader_of(second, within=DURATION + 8)
     assert not first.is_leader

@@ -35,7 +35,7 @@ def test_a_task_made_by_hand_is_worked_on_like_any_other(scene: Scene, file: str
     [task] = yaml.safe_load_all((ROOT / "examples" / file).read_text())
     scene.apply(task)
     name = task["metadata"]["name"]
-    scene.kubectl("wait", "--for=condition=Ready", f"p2ptask/{name}", "--timeout=10s")
+    scene.kubectl("wait", "--for=condition=Ready", f"p2ptask/{name}", "--timeout=40s")
     found = phase(scene, name, "Succeeded")
     assert found["resolved"]["files"] > 0
     assert (found["desired"], found["ready"], found["failed"]) == (0, 0, 0)
@@ -279,7 +279,7 @@ def long_path(number: int) -> str:
 
 @pytest.fixture(scope="module")
 def impatient(operators: Operators) -> Iterator[OperatorProcess]:
-    with operators.replaced("--fallback-after-seconds=2", "--retry-seconds=2") as other:
+    with operators.replaced("--fallback-after-seconds=6", "--retry-seconds=2") as other:
         yield other
 
 

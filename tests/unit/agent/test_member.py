@@ -401,7 +401,7 @@ async def test_a_new_coordinator_learns_what_is_here_and_nothing_is_read_twice(t
         async with await a.store.begin(MODEL) as filling:
             member = await a.join(filling)
             talk = asyncio.create_task(member.talk(""))
-            await asyncio.wait_for(member.complete.wait(), 10)
+            await asyncio.wait_for(member.complete.wait(), 60)
             talk.cancel()
             await asyncio.gather(talk, return_exceptions=True)
             fleet.coordinate(MODEL, epoch=2)

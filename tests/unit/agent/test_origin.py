@@ -105,7 +105,7 @@ async def node(hub: Hub, repository: Repository, tmp_path: Path) -> AsyncIterato
         for path, blob in commit.files.items()
     )
     manifest = Manifest(Origin(OriginKind.HUGGINGFACE, repository.id), commit.id, files)
-    async with Store(StoreSettings(tmp_path / "store", reserve=0)) as store, open_client(stall=0.4) as http:
+    async with Store(StoreSettings(tmp_path / "store", reserve=0)) as store, open_client(stall=2.0) as http:
         yield Node(store, http, hub, manifest)
 
 

@@ -25,6 +25,8 @@ from dev.hub.faults import FAULTS, Faults
 
 CONFIG = b'{"hidden_size": 64}'
 WEIGHTS = bytes(range(256)) * 400
+BRIEF = httpx.Timeout(5, read=0.5)
+"""To connect takes as long as it takes; then silence is noticed soon."""
 
 
 @pytest.fixture
@@ -113,7 +115,7 @@ async def test_a_refused_connection_is_reset(hub: Hub, client: httpx.AsyncClient
 async def test_hanging_before_the_answer(hub: Hub, client: httpx.AsyncClient) -> None:
     hub.fail("config.json", Hang(), times=1)
     with pytest.raises(httpx.ReadTimeout):
-        await client.get("/config.json", timeout=0.1)
+        await client.get("/config.json", timeout=BRIEF)
     assert (await client.get("/config.json")).content == CONFIG
 
 
@@ -122,7 +124,7 @@ async def test_hanging_in_the_body(hub: Hub, client: httpx.AsyncClient) -> None:
     got = bytearray()
 
     async def read() -> None:
-        async with client.stream("GET", "/sub/w.bin", timeout=0.1) as response:
+        async with client.stream("GET", "/sub/w.bin", timeout=BRIEF) as response:
             async for piece in response.aiter_raw():
                 got.extend(piece)
 

@@ -19,6 +19,9 @@ MODEL = "org/model"
 SHARD_BYTES = 3 << 20
 """Over the span size of the tests, so that every shard is fetched in ranges."""
 
+PATIENT = "command._GRACE_SECONDS = 50"
+"""For ``Loader.start``: a busy machine does not cut an orderly end short."""
+
 
 @dataclass
 class Loader:
@@ -45,10 +48,15 @@ class Loader:
         self.output = self.capsys.readouterr().out
         return code
 
-    def start(self, *options: str, **environ: str) -> "subprocess.Popen[str]":
-        """Load in a process of its own, to be signalled; its output is a pipe."""
+    def start(self, *options: str, prepare: str = "", **environ: str) -> "subprocess.Popen[str]":
+        """Load in a process of its own, to be signalled; its output is a pipe.
+
+        ``prepare``: lines of Python that it runs first; ``command`` is the loader's module of that name.
+        """
+        lines = ["import sys", "from modelswarm.loader import command", prepare, "sys.exit(command.run(sys.argv[1:]))"]
+        program = ["-c", "\n".join(lines)] if prepare else ["-m", "modelswarm.loader"]
         return subprocess.Popen(
-            [sys.executable, "-m", "modelswarm.loader", *self.argv, *options],
+            [sys.executable, *program, *self.argv, *options],
             env={**os.environ, **self.environ, **environ, "PYTHONPATH": os.pathsep.join(sys.path)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -120,7 +120,7 @@ async def way(request: pytest.FixtureRequest, certificate: Path) -> AsyncIterato
 
 @pytest.fixture
 async def client() -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(transport=LargeReads(ssl.create_default_context()), timeout=0.2) as client:
+    async with httpx.AsyncClient(transport=LargeReads(ssl.create_default_context()), timeout=10) as client:
         yield client
 
 
@@ -151,7 +151,7 @@ async def test_what_trickles_in_is_gathered_and_nothing_of_it_is_lost(way: Way) 
             await asyncio.sleep(0.0005)
         await reader.read()
 
-    async with way.get(trickle, read=0.2) as response:
+    async with way.get(trickle, read=5) as response:
         got = [data async for data in response.aiter_raw()]
     assert b"".join(got) == BODY
     assert len(got) < pieces / 2
@@ -210,7 +210,7 @@ async def test_a_reader_that_takes_its_time_holds_the_sender_back(way: Way) -> N
 async def test_it_fails_with(client: httpx.AsyncClient, handler: Handler, error: type[httpx.TransportError]) -> None:
     async with serving(handler) as port:
         with pytest.raises(error) as caught:
-            await client.get(f"http://127.0.0.1:{port}/")
+            await client.get(f"http://127.0.0.1:{port}/", timeout=httpx.Timeout(10, read=2))
         assert caught.value.request.url.port == port
 
 

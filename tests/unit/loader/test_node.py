@@ -94,7 +94,7 @@ def test_a_model_on_its_way_is_waited_for_with_progress(
     [
         pytest.param(None, "the node has no agent that fetches this model", id="no agent"),
         pytest.param(("Fetching", 60.0, ""), "the node's agent has given no sign for 1m0", id="a dead agent"),
-        pytest.param(("Failed", 0.0, "need 2 GiB, free 1 GiB"), "need 2 GiB, free 1 GiB", id="an agent that cannot"),
+        pytest.param(("Failed", -10.0, "need 2 GiB, free 1 GiB"), "need 2 GiB, free 1 GiB", id="an agent that cannot"),
     ],
 )
 def test_what_the_agent_does_not_bring_comes_from_the_origin(

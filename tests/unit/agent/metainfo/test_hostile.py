@@ -29,9 +29,9 @@ async def trusting() -> MetainfoClient:
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SILENCE_SECONDS", 0.3)
-    monkeypatch.setattr(module, "TRANSFER_SECONDS", 1.0)
-    monkeypatch.setattr(module, "REPORT_SECONDS", 1.0)
+    monkeypatch.setattr(module, "SILENCE_SECONDS", 2.0)
+    monkeypatch.setattr(module, "TRANSFER_SECONDS", 4.0)
+    monkeypatch.setattr(module, "REPORT_SECONDS", 4.0)
     monkeypatch.setattr(module, "METAINFO_BYTES", 1 << 20)
 
 
