@@ -8,6 +8,7 @@ of the headless Service that follows every agent's ``/readyz``.
 import contextlib
 import random
 import shutil
+import socket
 import sys
 import threading
 import time
@@ -20,7 +21,7 @@ import httpx
 
 from dev.controlplane import ControlPlane
 from dev.installation import ROOT
-from dev.process import Child
+from dev.process import Child, reserve
 
 AGENT_NAMESPACE = "ome"
 SERVICE = "ome-peers"
@@ -28,7 +29,7 @@ SERVICE_ACCOUNT = "ome-model-agent"
 HTTP_PORT, TORRENT_PORT, METAINFO_PORT = 8080, 6881, 8081
 _POLL = 0.5
 """Seconds between two looks at who is ready; the kubelet's would be ten."""
-_HTTP = httpx.Client(timeout=5, trust_env=False, verify=False, limits=httpx.Limits(max_keepalive_connections=0))
+_HTTP = httpx.Client(timeout=30, trust_env=False, verify=False, limits=httpx.Limits(max_keepalive_connections=0))
 """For the agents' own pages. One for all: to make a client costs a hundred times as much as to ask."""
 _PODS = f"/api/v1/namespaces/{AGENT_NAMESPACE}/pods"
 _SLICES = f"/apis/discovery.k8s.io/v1/namespaces/{AGENT_NAMESPACE}/endpointslices"
@@ -70,6 +71,17 @@ class Agent:
         return {str(path.relative_to(models)): path for path in models.rglob("*") if path.is_file()}
 
 
+def _choose_network() -> tuple[str, socket.socket]:
+    """Three numbers of loopback addresses that no other fleet has; they are ours until the socket is closed."""
+    # Not the shared generator, which test tools seed: then all test processes would choose alike.
+    choice = random.SystemRandom()
+    while True:
+        network = f"127.{choice.randint(16, 254)}.{choice.randint(1, 254)}"
+        reservation = reserve(f"network-{network}")
+        if reservation is not None:
+            return network, reservation
+
+
 class AgentFleet:
     """Agents on one control plane. A context manager; agents may be added, killed and started again at any time.
 
@@ -94,9 +106,10 @@ class AgentFleet:
         self._environment = dict(environment or {})
         self._prefix = dict(prefix or {})
         self._size = size
-        # Not the shared generator, which test tools seed: then all test processes would choose alike.
-        choice = random.SystemRandom()
-        self.network = network or f"127.{choice.randint(16, 254)}.{choice.randint(1, 254)}"
+        self._reservation: socket.socket | None = None
+        if network is None:
+            network, self._reservation = _choose_network()
+        self.network = network
         self._taken = 0
         self._slice = f"{SERVICE}-{self.network.replace('.', '-')}"
         self._published: list[tuple[str, str, bool]] | None = None
@@ -122,6 +135,8 @@ class AgentFleet:
             agent.child.stop()
         self._clean()
         self._api.close()
+        if self._reservation is not None:
+            self._reservation.close()
 
     def _clean(self) -> None:
         """Other tests must not meet our nodes."""

@@ -179,7 +179,21 @@ class ControlPlane:
         crds = [line for line in output.split() if line.startswith("customresourcedefinition")]
         if crds:
             self.kubectl("wait", "--for=condition=Established", "--timeout=60s", *crds)
+            self.wait_for_storage(*(line.partition("/")[2] for line in crds))
         return output
+
+    def wait_for_storage(self, *crds: str, seconds: float = 60.0) -> None:
+        """For a moment after a CRD is established, nobody finds its kind yet, or its storage answers 429."""
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                self.kubectl("get", ",".join(crds), "-A", "-o", "name")
+            except KubectlFailed:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+            else:
+                return
 
     def user_kubeconfig(self, name: str, groups: Sequence[str] = ()) -> Path:
         """A kubeconfig for a user with a client certificate. The user may do what RBAC allows, at first nothing."""

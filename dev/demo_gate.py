@@ -106,7 +106,7 @@ class GateWatch:
         raise DemoFailed(f"no Deployment after {self._patience:g} s; {self._state()}")
 
     def _opened(self, deployment: Object, looks: int) -> Opened:
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 30
         moments = self._moments
         while self._playground not in moments.created or len(moments.ready) < len(self._tasks()):
             if time.monotonic() > deadline:

@@ -19,12 +19,12 @@ NODES = 3
 AGENT_ROOT = "/mnt/models"
 """On every node of a real cluster. Here each agent has a directory of its own."""
 SECOND = "second-revision"
-_PATIENCE = 40.0
+_PATIENCE = 120.0
 
 
 class SwarmDemo:
     expected = Expected(copies=1.0, engine="BitTorrent")
-    patience = 60.0
+    patience = 240.0
     registry_address = LOOPBACK
 
     def prepare(self) -> None:

@@ -12,7 +12,7 @@ from typing import Self
 
 import httpx
 
-from dev.controlplane import ControlPlane, KubectlFailed
+from dev.controlplane import ControlPlane
 from dev.process import Child, free_port
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,22 +26,7 @@ def install(cluster: ControlPlane) -> None:
     """What an administrator applies once."""
     cluster.apply(ROOT / "crds")
     cluster.apply(ROOT / "config" / "operator" / "rbac.yaml")
-    _wait_for_storage(cluster)
     cluster.apply(ROOT / "charts" / "modelswarm" / "backendruntimes")
-
-
-def _wait_for_storage(cluster: ControlPlane, seconds: float = 30.0) -> None:
-    """For a moment after a CRD is established, its storage still answers 429."""
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            cluster.kubectl("get", "openmodels,backendruntimes,playgrounds,p2ptasks", "-A", "-o", "name")
-        except KubectlFailed:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
-        else:
-            return
 
 
 class OperatorProcess:

@@ -147,7 +147,7 @@ def free_port() -> int:
     choice = random.SystemRandom()
     for _ in range(1000):
         port = choice.randint(20000, 29999)
-        reservation = _reserve(port)
+        reservation = reserve(f"port-{port}")
         if reservation is None:
             continue
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
@@ -168,13 +168,13 @@ _reserved: collections.deque[socket.socket] = collections.deque()
 """Of the ports chosen last, because a child that is started later binds its port many seconds after the choice."""
 
 
-def _reserve(port: int) -> socket.socket | None:
-    """Hold the port's name until the socket is closed or this program ends; None while somebody else holds it. Names
-    without a file belong to the network namespace, as ports do."""
+def reserve(what: str) -> socket.socket | None:
+    """Hold a name until the socket is closed or this program ends; None while somebody else holds it. Names without a
+    file belong to the network namespace, as ports do."""
     name = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     if sys.platform == "linux":
         try:
-            name.bind(f"\0modelswarm-port-{port}")
+            name.bind(f"\0modelswarm-{what}")
         except OSError:
             name.close()
             return None

@@ -12,7 +12,7 @@ from dev.netns_commands import abandoned
 
 ROOT = Path("/sys/fs/cgroup")
 _V2_CONTROLLERS = ("cpuset", "cpu", "memory", "pids")
-_PATIENCE = 5.0
+_PATIENCE = 30.0
 """Seconds. The kernel lets go of a group a moment after its last process."""
 
 

@@ -26,7 +26,7 @@ from dev.registry import Registry
 
 STANDIN = ("standin", "v1")
 """Repository and tag of the image that stands in for an engine; see dev/tools/cluster/standin."""
-NODES_READY_TIMEOUT = 120.0
+NODES_READY_TIMEOUT = 300.0
 
 _CONTROL_PLANE_FLAGS = (
     "--endpoint-reconciler-type=lease",

@@ -23,6 +23,7 @@ READY_TIMEOUT = 60.0
 POLL_INTERVAL = 0.05
 _KILL_AFTER = 10.0
 _LOG_TIMEOUT = 5.0
+_LOG_SILENCE = 0.3
 _TRAFFIC = re.compile(r'^dragonfly_client_download_traffic\{[^}]*type="(\w+)"[^}]*\} (\d+)', re.MULTILINE)
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -153,7 +154,10 @@ class Daemon:
     def recorded_tasks(self) -> Iterator[set[str]]:
         """Holds, after the block, the ids of the tasks that the daemon logged something about during it."""
         ids: set[str] = set()
-        start = self.child.log.stat().st_size
+        start = -1
+        while start != (now := self.child.log.stat().st_size):  # lines are written a moment late
+            start = now
+            time.sleep(_LOG_SILENCE)
         yield ids
         deadline = time.monotonic() + _LOG_TIMEOUT
         while not ids and time.monotonic() < deadline:

@@ -102,7 +102,7 @@ class Manager:
         jobs: list[Json] = answer.raise_for_status().json()
         return jobs
 
-    def wait_for_job(self, id: int, timeout: float = 120.0) -> Json:
+    def wait_for_job(self, id: int, timeout: float = 300.0) -> Json:
         """The job when it has ended. The manager itself looks for its end at 0, 30, 90 and 210 seconds only."""
         deadline = time.monotonic() + timeout
         while (job := self.job(id))["state"] == "PENDING":

@@ -45,7 +45,7 @@ READY_TIMEOUT = 90.0
 POLL_INTERVAL = 0.1
 # Between the tick of the scheduler's timer and the end of its health checks of the seeds.
 _REFRESH_MARGIN = 2.0
-_NOTICE_TIMEOUT = 3.0
+_NOTICE_TIMEOUT = 10.0
 _LONGEST_SOCKET_PATH = 107
 
 _MOST_SEEDS, _MOST_DAEMONS = 10, 200
@@ -189,8 +189,8 @@ class DragonflyStack:
     def start_scheduler(self) -> None:
         """Start it and wait until the manager counts on it. Preheating has to wait for the seeds again."""
         self.scheduler.start()
-        self._ring_since = time.monotonic()
         self._wait(self.scheduler, lambda: listens(self.servers.scheduler) and _all_active(self.api.schedulers(), 1))
+        self._ring_since = time.monotonic()  # its timer began when it began to serve
 
     def restart_scheduler(self) -> None:
         self.kill_scheduler()

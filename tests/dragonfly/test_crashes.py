@@ -59,7 +59,7 @@ async def test_dead_before_any_step_of_a_job_s_life(bench: Bench) -> None:
         return fate
 
     try:
-        async with asyncio.timeout(240):
+        async with asyncio.timeout(900):
             fates = dict(zip(plans, await asyncio.gather(*(live(*plan) for plan in plans)), strict=True))
     finally:
         await client.close()

@@ -70,8 +70,13 @@ def test_without_a_usable_manager_a_task_falls_back_or_fails_and_says_why(
     assert any(says in message for message in (opened, *bench.history.messages(name, "ManagerUnreachable"))), opened
     assert bench.condition(name, "Degraded")[:2] == ("True", "ManagerUnreachable")
     assert "fallback: Fail" in closed
-    events = [event["note"] for event in bench.api.all("Event", NAMESPACE) if event["regarding"]["name"] == name]
-    assert any("FellBackToOrigin" in note or "Consumers read the origin" in note for note in events), events
+
+    def told() -> bool:
+        events = [event["note"] for event in bench.api.all("Event", NAMESPACE) if event["regarding"]["name"] == name]
+        assert any("FellBackToOrigin" in note or "Consumers read the origin" in note for note in events), events
+        return True
+
+    eventually(told)
     assert proxy.made(mentions=model) == []
 
 

@@ -80,7 +80,7 @@ def test_a_model_leaves_the_origin_once_and_reaches_two_nodes(
     with OperatorProcess(kubeconfig, tmp_path / "operator.log", environment=environment) as operator:
         operator.wait_leading()
         cluster.apply(json.dumps(OPEN_MODEL))
-        status = ready_task(cluster, 120)
+        status = ready_task(cluster, 300)
     assert status["engine"] == "Dragonfly"
     resolved = status["resolved"]
     assert isinstance(resolved, dict)

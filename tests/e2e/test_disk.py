@@ -92,9 +92,15 @@ def test_a_disk_fills_and_there_is_room_again(release: Release, place: Place, sm
 
     print(eventually(said, PATIENCE, every=0.2))
     kubectl = Kubectl(place.cluster.plane)
-    why = kubectl.swarm("why", f"node/{VICTIM}")
-    assert (why.code, "InsufficientCapacity" in why.out, "remedy" in why.out) == (1, True, True), why
-    assert VICTIM in kubectl.swarm("why", f"p2ptask/{name}", "-n", NAMESPACE).out
+
+    def explained() -> bool:
+        """Not in the moment in which the agent tries again."""
+        why = kubectl.swarm("why", f"node/{VICTIM}")
+        assert (why.code, "InsufficientCapacity" in why.out, "remedy" in why.out) == (1, True, True), why
+        assert VICTIM in kubectl.swarm("why", f"p2ptask/{name}", "-n", NAMESPACE).out
+        return True
+
+    eventually(explained, 10, every=0.5)
 
     small.run(["rm", FILLER])
     place.hub.faults.clear()

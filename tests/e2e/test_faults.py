@@ -70,10 +70,14 @@ def kill_agent(release: Release, download: Download) -> None:
 
 
 def kill_coordinator(release: Release, download: Download) -> None:
-    leases = download.place.scene.api.all("Lease", "llmaz-system", labels="ome.io/type=model-download")
-    busy = [lease for lease in leases if "ome.io/status" not in lease["metadata"]["labels"]]
-    [holder] = {str(lease["spec"]["holderIdentity"]) for lease in busy}
-    release.kill(release.agent_on(holder))
+    def holder() -> str:
+        leases = download.place.scene.api.all("Lease", "llmaz-system", labels="ome.io/type=model-download")
+        repo = download.repository.id
+        [ours] = [lease for lease in leases if lease["metadata"]["annotations"].get("modelswarm.io/repo") == repo]
+        assert "ome.io/status" not in ours["metadata"]["labels"]
+        return str(ours["spec"].get("holderIdentity", ""))
+
+    release.kill(release.agent_on(eventually(holder, 5)))
 
 
 def kill_operator(release: Release, download: Download) -> None:

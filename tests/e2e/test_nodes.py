@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from dev.cluster.cluster import Cluster
+from dev.cluster.node import Node
+from dev.controlplane import KubectlFailed
 from tests.integration.support import Api, Manifest, eventually, kubectl_json
 
 NAMESPACE = "default"
@@ -40,7 +42,21 @@ def probes(cluster: Cluster, api: Api) -> Iterator[list[Manifest]]:
     for each in objects:
         cluster.plane.kubectl("create", "-f", "-", input=json.dumps(each))
     cluster.plane.kubectl("rollout", "status", f"daemonset/{APP}", "--timeout=120s")
-    yield api.all("Pod", NAMESPACE, labels=f"app={APP}")
+    pods = api.all("Pod", NAMESPACE, labels=f"app={APP}")
+
+    def served() -> bool:
+        """Every node's rules, and the names, follow a moment after the pods are Ready."""
+        try:
+            for pod in pods:
+                run(cluster, pod, "get", f"http://{APP}:8080/whoami")
+                found = run(cluster, pod, "lookup", f"{APP}-headless.{NAMESPACE}.svc.cluster.local")
+                assert len(found.split()) == len(pods)
+        except KubectlFailed as error:
+            raise AssertionError(str(error)) from error
+        return True
+
+    eventually(served, 15)
+    yield pods
     cluster.plane.kubectl("delete", f"daemonset/{APP}", f"service/{APP}", f"service/{APP}-headless")
     eventually(lambda: not api.all("Pod", NAMESPACE, labels=f"app={APP}"), 30)
 
@@ -89,8 +105,13 @@ def test_a_directory_of_the_host_is_each_nodes_own(cluster: Cluster) -> None:
     for name, node in cluster.nodes.items():
         assert node.run(["cat", "/mnt/whose"]).stdout == name
         assert node.run(["hostname"]).stdout.strip() == name
-        processes = node.run(["ps", "-e", "-o", "comm="]).stdout.split()
-        assert processes.count("kubelet") == processes.count("containerd") == 1
+        # A child has its parent's name for a moment.
+        eventually(lambda node=node: programs(node) == {"kubelet": 1, "containerd": 1})
+
+
+def programs(node: Node) -> dict[str, int]:
+    processes = node.run(["ps", "-e", "-o", "comm="]).stdout.split()
+    return {name: processes.count(name) for name in ("kubelet", "containerd")}
 
 
 def test_nothing_of_the_cluster_shows_on_the_machine(cluster: Cluster) -> None:

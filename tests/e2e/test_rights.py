@@ -97,7 +97,7 @@ def test_nothing_was_refused(events: list[AuditEvent], release: Release) -> None
 
     def rules_loaded(event: AuditEvent) -> bool:
         at = datetime.fromisoformat(event.received)
-        return not any(restart <= at <= restart + RULES_LOAD for restart in release.restarts)
+        return not any(stopped <= at <= ready + RULES_LOAD for stopped, ready in release.restarts)
 
     refused = {
         (USERS[event.user], event.verb, event.resource, event.namespace, event.received)

@@ -21,7 +21,7 @@ from modelswarm.kube.client import KubeClient
 from modelswarm.kube.events import EventRecorder
 from modelswarm.kube.kinds import EVENT, NODE, NODECACHE
 from modelswarm.kube.objects import metadata
-from tests.integration.support import Manifest
+from tests.integration.support import Manifest, eventually
 from tests.integration.support.agents import AGENT, DAEMONSET, SERVICE, USER, agent_kubeconfig, install_agents
 from tests.integration.support.ome import OME_CRDS, base_model
 
@@ -78,7 +78,7 @@ def test_the_two_files_apply_in_order_on_an_empty_cluster(ome: str) -> None:
         cluster.kubectl("get", "svc", "ome-peers", "-n", "ome")
         cluster.kubectl("get", "leases", "-n", "ome", "-l", "ome.io/type=model-download")
         cluster.kubectl("wait", "--for=condition=Established", "--timeout=20s", "crd/nodecaches.llmaz.io")
-        cluster.kubectl("get", "nc")
+        cluster.wait_for_storage("nc")
 
 
 # What an agent may do
@@ -207,7 +207,7 @@ async def test_events_about_the_cache_are_written(agent: KubeClient, admin: Kube
     events = EventRecorder(agent)
     writer = asyncio.create_task(events.run())
     events.emit(cache_, "Normal", "ModelReady", "org/model is complete")
-    assert await events.drain()
+    assert await events.drain(60)
     writer.cancel()
     [found] = [each for each in await admin.list(EVENT, "default") if each.get("reason") == "ModelReady"]
     assert found["note"] == "org/model is complete"
@@ -259,8 +259,14 @@ def test_the_operators_side_gives_it_the_lists_of_files_and_no_more(cluster: Con
         ("list", "configmaps", "-n", "llmaz-system"): "no",
         ("patch", "configmap/any", "-n", "llmaz-system"): "no",
     }
-    found = {each: cluster.kubectl("auth", "can-i", *each, "--as", USER, check=False).strip() for each in questions}
-    assert found == questions
+
+    def look() -> bool:
+        found = {each: cluster.kubectl("auth", "can-i", *each, "--as", USER, check=False).strip() for each in questions}
+        assert found == questions
+        return True
+
+    # The API server learns of roles from its own watches.
+    eventually(look)
 
 
 def test_omes_models_are_read_with_these_rights(cluster: ControlPlane) -> None:

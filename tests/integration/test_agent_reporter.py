@@ -79,7 +79,7 @@ class Scene:
         assert isinstance(data, dict)
         return {key: json.loads(str(value)) for key, value in data.items()}
 
-    async def eventually(self, look: Callable[[], Any], expected: object, seconds: float = 20.0) -> None:
+    async def eventually(self, look: Callable[[], Any], expected: object, seconds: float = 60.0) -> None:
         found: object = None
         try:
             async with asyncio.timeout(seconds):
@@ -200,6 +200,11 @@ async def test_nothing_is_written_when_nothing_changes(cluster: ControlPlane, ad
         node = metadata(await admin.get(NODE, scene.node))
         scene.view = replace(scene.view, labels=node["labels"])
         scene.report(ready)
+
+        async def labels() -> object:
+            return (await scene.status()).get("labels", {})
+
+        await scene.eventually(labels, {})
 
         def requests() -> list[AuditEvent]:
             user = "system:serviceaccount:ome:ome-model-agent"

@@ -91,7 +91,7 @@ async def _live_through(cluster: ControlPlane, kubeconfig: Path) -> None:
         assert credentials is not None
         assert credentials.hub_token == "hf_secret"
         await _hold_a_lease(kube)
-        assert await events.drain()
+        assert await events.drain(60)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

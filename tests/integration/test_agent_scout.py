@@ -50,7 +50,7 @@ def name() -> str:
     return f"thing-{next(numbers)}"
 
 
-async def until(holds: Callable[[], object], seconds: float = 20.0) -> None:
+async def until(holds: Callable[[], object], seconds: float = 60.0) -> None:
     async with asyncio.timeout(seconds):
         while not holds():  # noqa: ASYNC110 - what is waited for is another process
             await asyncio.sleep(0.02)

@@ -30,10 +30,12 @@ def test_the_holder_dies_and_one_of_five_waiters_goes_on(swarm: Swarm, percent: 
     model = swarm.publish(shard_bytes=16 * MIB)
     size = swarm.size(model)
     # So that what a node has read is with another one soon, also where all nodes share two cores.
-    swarm.hub.fail(f"{model.id}/*", Slow(bytes_per_second=MIB // 2), on=Kind.CDN)
+    swarm.hub.fail(f"{model.id}/*", Slow(bytes_per_second=300 << 10), on=Kind.CDN)
     task = swarm.distribute(model)
+    eventually(lambda: swarm.sent(model) > size * (percent - 5) / 100, 120)
+    before = swarm.lease(model)["spec"]
+    holder = before["holderIdentity"]
     eventually(lambda: swarm.sent(model) > size * percent / 100, 60)
-    holder = swarm.coordinator(model)
     swarm.fleet.kill(holder)
     content = swarm.digest(task)
     left = [node for node in swarm.nodes if node != holder]
@@ -42,7 +44,7 @@ def test_the_holder_dies_and_one_of_five_waiters_goes_on(swarm: Swarm, percent: 
     lease = swarm.lease(model)
     assert lease["spec"]["holderIdentity"] in left
     if percent < 90:  # at the end the others may have had all that they needed
-        assert lease["spec"]["leaseTransitions"] == 1, lease
+        assert lease["spec"]["leaseTransitions"] == before["leaseTransitions"] + 1, lease
     assert swarm.hub.counters.twice_at_once() == []
     swarm.fleet.start(holder)
     swarm.succeeded(task)
@@ -94,7 +96,7 @@ def test_killed_at_random_for_a_while_and_then_left_alone(swarm: Swarm) -> None:
         time.sleep(rng.uniform(0.5, 3.0))  # the interval is the test
     assert kills
     swarm.hub.faults.clear()
-    swarm.fleet.start(seconds=90)
+    swarm.fleet.start(seconds=240)
     for model, task, content in zip(models, tasks, contents, strict=True):
         swarm.succeeded(task)
         swarm.is_right(model, content, swarm.nodes)

@@ -57,7 +57,7 @@ class MetricsApi:
             "apply", "-f", "-", input=json.dumps({"kind": "List", "apiVersion": "v1", "items": self._objects()})
         )
         self._cluster.plane.kubectl(
-            "wait", "--for=condition=Available", "--timeout=60s", f"apiservice/{VERSION}.{GROUP}"
+            "wait", "--for=condition=Available", "--timeout=240s", f"apiservice/{VERSION}.{GROUP}"
         )
         return self
 

@@ -17,7 +17,7 @@ OPERATOR = "deployment/modelswarm-operator"
 AGENTS = "daemonset/ome-model-agent"
 TAG = f"v{__version__}"
 """Of the images that are built from this tree."""
-_ROLLOUT = "--timeout=180s"
+_ROLLOUT = "--timeout=600s"
 
 
 @dataclass(slots=True)
@@ -30,8 +30,8 @@ class Release:
     seconds: float = 0.0
     """What the installation took, until every pod was Ready."""
     values: dict[str, str | int | bool] = field(default_factory=dict)
-    restarts: list[datetime] = field(default_factory=list)
-    """When the API server was restarted."""
+    restarts: list[tuple[datetime, datetime]] = field(default_factory=list)
+    """From when to when the API server was restarted."""
     since: datetime = field(default_factory=lambda: datetime.now(UTC))
     """Before it others may have been installed, with other rights."""
 
@@ -73,8 +73,9 @@ class Release:
 
     def restart_api_server(self) -> None:
         self.cluster.plane.stop_apiserver()
-        self.restarts.append(datetime.now(UTC))
+        stopped = datetime.now(UTC)
         self.cluster.plane.start_apiserver()
+        self.restarts.append((stopped, datetime.now(UTC)))
 
     def operators(self) -> list[str]:
         return self._pods("modelswarm-operator", None)

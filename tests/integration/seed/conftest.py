@@ -23,7 +23,7 @@ MODEL_DIR = "/proc/self/cwd"
 """As /mnt/models on real nodes: one text that means a directory of its own for every agent of this machine."""
 OME_KINDS = ("BaseModel", "ClusterBaseModel")
 SHARDS, SHARD_BYTES = 3, 3 << 20
-HTTP = httpx.Client(timeout=5, trust_env=False, verify=False, limits=httpx.Limits(max_keepalive_connections=0))
+HTTP = httpx.Client(timeout=30, trust_env=False, verify=False, limits=httpx.Limits(max_keepalive_connections=0))
 """One for all: to make a client costs a hundred times as much as to ask."""
 MakeFleet = Callable[..., AgentFleet]
 

@@ -68,8 +68,8 @@ def test_a_branch_a_namespace_and_a_token_from_a_secret(seed: Seed, fleet: Agent
 
 def test_the_lease_is_found_by_the_troubleshooting_commands(seed: Seed, fleet: AgentFleet) -> None:
     repository = seed.repository()
-    seed.hub.fail("*", Slow(bytes_per_second=1 << 20), on=Kind.CDN)
-    seed.hub.fail("*", Slow(bytes_per_second=1 << 20), on=Kind.RESOLVE)
+    for kind in (Kind.CDN, Kind.RESOLVE):
+        seed.hub.fail("*", Slow(bytes_per_second=100 << 10), on=kind)
     seed.create("m", f"hf://{repository.id}", path=f"{MODEL_DIR}/m")
     selector = ("get", "leases", "-n", "ome", "-l", "ome.io/type=model-download", "-o", "name")
     name = lease_name(repository)
@@ -78,6 +78,7 @@ def test_the_lease_is_found_by_the_troubleshooting_commands(seed: Seed, fleet: A
     assert lease["spec"]["holderIdentity"] in fleet.agents
     assert lease["spec"]["leaseDurationSeconds"] == 120
     assert "ome.io/status" not in lease["metadata"]["labels"]
+    seed.hub.faults.clear()
     seed.ready(LABEL.format("m"), *fleet.agents.values())
 
     def complete() -> bool:

@@ -73,7 +73,7 @@ class Swarm:
         for node in nodes:
             self.fleet.add(node, labels={LABEL: self.name}, environment=environment)
         if nodes:
-            self.fleet.start(*nodes, seconds=90 + 5 * len(nodes))
+            self.fleet.start(*nodes, seconds=240)
         return nodes
 
     @property
@@ -133,7 +133,7 @@ class Swarm:
         for task in list(self.tasks):
             self.delete(task)
         self.hub.reset()
-        self.fleet.start(seconds=90)
+        self.fleet.start(seconds=240)
 
     # What came of it
 
@@ -246,7 +246,7 @@ class Swarms:
             swarm = Swarm(self.cluster, self.api, self.hub.hub, self.operator, fleet, name)
             swarm.add(*(f"n{number}" for number in range(1, nodes + 1)))
             yield swarm
-            swarm.fleet.start(seconds=90)
+            swarm.fleet.start(seconds=240)
             for task in list(swarm.tasks):
                 swarm.delete(task)
 

@@ -4,6 +4,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+import httpx
+
 T = TypeVar("T")
 
 COLLECTED = 40.0
@@ -14,16 +16,17 @@ BUSY = 4.0
 
 
 def eventually(attempt: Callable[[], T | None], seconds: float = 10.0, every: float = 0.05) -> T:
-    """The first true value of ``attempt``. A failed assertion in it counts as "not yet"; the last one is raised."""
+    """The first true value of ``attempt``. What fails in it because something is not there counts as "not yet"; the
+    last failure is raised."""
     seconds *= BUSY
     deadline = time.monotonic() + seconds
     while True:
-        failure: AssertionError | None = None
+        failure: Exception | None = None
         try:
             value = attempt()
             if value:
                 return value
-        except AssertionError as error:
+        except (AssertionError, LookupError, ValueError, httpx.TransportError) as error:
             failure = error
         if time.monotonic() > deadline:
             raise failure or AssertionError(f"did not come true within {seconds:g} s (last value: {value!r})")
