@@ -41,7 +41,7 @@ def test_a_pair_costs_at_most_eight_writes(scene: Scene, cluster: ControlPlane) 
     for name in names:
         scene.model(name)
     for name in names:  # a Playground that is seen before its model has one more status
-        scene.has("OpenModel", scene.name(name), "Ready", "True")
+        scene.has("OpenModel", scene.name(name), "Ready", "True", "Ready")
     for name in names:
         scene.playground(name, scene.name(name))
     for name in names:

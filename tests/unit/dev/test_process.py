@@ -43,7 +43,7 @@ def test_only_the_latest_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def reserve_again(port: int) -> bool:
-    found = process._reserve(port)
+    found = process.reserve(f"port-{port}")
     if found is not None:
         found.close()
     return found is not None
