@@ -42,21 +42,21 @@ def probes(cluster: Cluster, api: Api) -> Iterator[list[Manifest]]:
     for each in objects:
         cluster.plane.kubectl("create", "-f", "-", input=json.dumps(each))
     cluster.plane.kubectl("rollout", "status", f"daemonset/{APP}", "--timeout=120s")
-    pods = api.all("Pod", NAMESPACE, labels=f"app={APP}")
+    running = api.all("Pod", NAMESPACE, labels=f"app={APP}")
 
     def served() -> bool:
         """Every node's rules, and the names, follow a moment after the pods are Ready."""
         try:
-            for pod in pods:
+            for pod in running:
                 run(cluster, pod, "get", f"http://{APP}:8080/whoami")
                 found = run(cluster, pod, "lookup", f"{APP}-headless.{NAMESPACE}.svc.cluster.local")
-                assert len(found.split()) == len(pods)
+                assert len(found.split()) == len(running)
         except KubectlFailed as error:
             raise AssertionError(str(error)) from error
         return True
 
     eventually(served, 15)
-    yield pods
+    yield running
     cluster.plane.kubectl("delete", f"daemonset/{APP}", f"service/{APP}", f"service/{APP}-headless")
     eventually(lambda: not api.all("Pod", NAMESPACE, labels=f"app={APP}"), 30)
 
