@@ -330,15 +330,16 @@ def test_a_user_of_one_namespace_sees_that_namespace(scene: Scene, agents: Playe
     scene.kubectl("create", "rolebinding", "viewer", "--role=viewer", "--user=guest")
     guest = Kubectl(cluster, {"KUBECONFIG": str(cluster.user_kubeconfig("guest"))})
 
-    def look() -> None:
+    def look() -> bool:
         said = guest.swarm("tree", "play", "-n", scene.namespace, "-o", "json")
         assert said.code == 0, said
         assert "note: openmodels cannot be read" in said.err
         kinds = [(each["kind"], each["state"]) for each in said.json["children"]]
         # The images are tasks of their own.
         assert kinds == [("OpenModel", "Unknown"), ("Image", "Ready"), ("Image", "Ready")]
+        return True
 
-    eventually(lambda: look() is None, 10)
+    eventually(look, 10)
 
 
 @pytest.mark.parametrize(
