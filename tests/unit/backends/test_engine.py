@@ -427,10 +427,27 @@ class TestImages:
         assert observation.degraded[0] == DragonflyReason.IMAGE_PREHEAT_INEFFECTIVE
         assert "enableTaskIDBasedBlobDigest" in observation.degraded[1]
         assert not observation.measured
+        assert scene.manager.jobs == {}
         before = len(scene.manager.made)
         scene.process()
         assert (await scene.step()).degraded is not None
         assert len(scene.manager.made) == before
+
+    @pytest.mark.parametrize("looked_at", [False, True])
+    async def test_its_job_goes_also_if_it_was_over_first(self, looked_at: bool) -> None:
+        scene = image_scene()
+        scene.manager.seconds = 0
+        if looked_at:  # the list cannot be had at first, so the next pass asks about the job
+            scene.manager.answer = lambda request: (
+                httpx.Response(503) if "page" in request.url.params and scene.manager.jobs else None
+            )
+            assert (await scene.step()).state is EngineState.READY
+            assert [job.state for job in scene.manager.jobs.values()] == ["SUCCESS"]
+            scene.manager.answer = lambda request: None
+            scene.later(35)
+        assert (await scene.step()).degraded is not None
+        assert scene.manager.jobs == {}
+        assert (scene.status.complete, scene.status.jobs) == (True, ())
 
     async def test_url_mode_needs_nothing_of_the_manager(self) -> None:
         scene = image_scene(settings=replace(DragonflySettings(URL), digest_ids=False))

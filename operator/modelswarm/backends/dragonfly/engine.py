@@ -336,7 +336,7 @@ class Dragonfly:
         ending = {job.id for job in ledger.build().jobs if job.state == CONFIRMED and not job.credentials}
         try:
             jobs = await self._client.preheats(since=self._since(task))
-            doomed = superfluous(jobs, task.metadata.uid, ending=ending)
+            doomed = superfluous(jobs, task.metadata.uid, ending=ending, useless=ledger.ineffective)
             if changed and doomed and not ledger.ineffective:
                 return replace(report.ready(ledger.build()), holds=holds, poll_after=SOON)
             for number in doomed:

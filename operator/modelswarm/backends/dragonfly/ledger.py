@@ -207,7 +207,7 @@ class Ledger:
     def close(self) -> None:
         """Nothing runs any more, and nothing is left at the manager."""
         self._probes = {}
-        ended = [job for job in self._jobs if job.state in (SUCCESS, CONFIRMED)]
+        ended = [job for job in self._jobs if job.state in (SUCCESS, CONFIRMED) and not self.ineffective]
         self._jobs = [job.model_copy(update={"items": "", "credentials": False}) for job in ended]
 
     def ask(self, probe: DragonflyProbe) -> None:

@@ -54,9 +54,10 @@ class Marker:
         return parse_items(self.items, below=below)
 
 
-def superfluous(jobs: list[Job], uid: str, *, ending: Collection[int] = ()) -> list[int]:
+def superfluous(jobs: list[Job], uid: str, *, ending: Collection[int] = (), useless: bool = False) -> list[int]:
     """Of a task that has everything: its jobs that hold credentials, that still run (but for those ``ending`` by
-    themselves), or that are there twice."""
+    themselves), or that are there twice. All of them, however they ended, where they are ``useless``: what they brought
+    is under ids that nobody asks for."""
     seen: set[tuple[str, int, int]] = set()
     found: list[int] = []
     for job in sorted(jobs, key=lambda job: job.id):
@@ -64,7 +65,7 @@ def superfluous(jobs: list[Job], uid: str, *, ending: Collection[int] = ()) -> l
         if marker is None or marker.uid != uid:
             continue
         place = (marker.plan, marker.cluster, marker.serial)
-        if place in seen or job.carries_credentials or not (job.is_over or job.id in ending):
+        if useless or place in seen or job.carries_credentials or not (job.is_over or job.id in ending):
             found.append(job.id)
         seen.add(place)
     return found
