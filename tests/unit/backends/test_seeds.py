@@ -13,7 +13,7 @@ from dragonfly_api.dfdaemon_pb2 import StatLocalTaskRequest, StatLocalTaskRespon
 from dragonfly_api.scheduler_pb2 import ListHostsRequest, ListHostsResponse
 from grpc import StatusCode, aio, method_handlers_generic_handler, unary_unary_rpc_method_handler
 
-from modelswarm.backends.dragonfly.seeds import BURST, LIST_SECONDS, RATE, REST_SECONDS, Seeds
+from modelswarm.backends.dragonfly.seeds import BURST, FIRST_REST, LIST_SECONDS, LONGEST_REST, RATE, Seeds
 from modelswarm.backends.dragonfly.wire import GrpcWire, Unanswered
 
 TASK = "a" * 64
@@ -60,14 +60,14 @@ async def test_one_that_has_it_is_enough(
 ) -> None:
     seeds = Seeds({1: "scheduler"}, FakeWire(peers))
     assert await seeds.holds(1, TASK) is expected
-    assert seeds.answers(1) is goes_on
+    assert (seeds.rest(1) == 0) is goes_on
 
 
 @pytest.mark.looptime
 async def test_a_cluster_without_an_address_is_never_asked() -> None:
     wire = FakeWire({"a": True})
     seeds = Seeds({1: "scheduler"}, wire)
-    assert not seeds.answers(2)
+    assert seeds.rest(2) is None
     assert await seeds.holds(2, TASK) is None
     assert wire.lists == 0
 
@@ -79,12 +79,22 @@ async def test_a_silent_scheduler_is_left_alone_and_then_asked_again(caplog: pyt
     for _ in range(5):
         assert await seeds.holds(1, TASK) is None
     assert wire.lists == 1
-    await asyncio.sleep(REST_SECONDS + 1)
-    assert await seeds.holds(1, TASK) is None
-    assert (wire.lists, len(caplog.records)) == (2, 1), "said once, not each time"
+    rests = []
+    for _ in range(8):
+        rest = seeds.rest(1)
+        assert rest is not None
+        rests.append(rest)
+        await asyncio.sleep(rest)
+        assert await seeds.holds(1, TASK) is None
+    assert rests == [2, 4, 8, 16, 30, 30, 30, 30]
+    assert (wire.lists, len(caplog.records)) == (9, 1), "said once, not each time"
     wire.scheduler_answers = True
-    await asyncio.sleep(REST_SECONDS + 1)
+    await asyncio.sleep(LONGEST_REST)
     assert await seeds.holds(1, TASK) is True
+    wire.scheduler_answers = False
+    await asyncio.sleep(LIST_SECONDS)
+    assert await seeds.holds(1, TASK) is None
+    assert seeds.rest(1) == FIRST_REST, "what was before the answer is forgotten"
 
 
 @pytest.mark.looptime

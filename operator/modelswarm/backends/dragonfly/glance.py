@@ -36,7 +36,7 @@ class Glances:
         """Confirm in the ledger what the seed peers have of the running jobs' files, where it is time to ask."""
         for cluster in ledger.clusters:
             missing = sorted(ledger.under_way(cluster))
-            if not missing or not self._seeds.answers(cluster):
+            if not missing or self._seeds.rest(cluster) != 0:
                 self._rounds.pop((uid, cluster), None)
                 continue
             at = self._round(ledger, uid, cluster)
@@ -51,9 +51,9 @@ class Glances:
     def next_in(self, ledger: Ledger, uid: str) -> float | None:
         """Seconds until the next question; None where there is nobody, or nothing, to ask."""
         waits = [
-            (self._round(ledger, uid, cluster).due - ledger.now).total_seconds()
+            rest or (self._round(ledger, uid, cluster).due - ledger.now).total_seconds()
             for cluster in ledger.clusters
-            if ledger.under_way(cluster) and self._seeds.answers(cluster)
+            if ledger.under_way(cluster) and (rest := self._seeds.rest(cluster)) is not None
         ]
         return max(0.0, min(waits)) if waits else None
 

@@ -19,8 +19,9 @@ RATE = 10.0
 BURST = 50.0
 LIST_SECONDS = 30.0
 """How long a list of seed peers is good for; the scheduler itself looks for new ones as often."""
-REST_SECONDS = 30.0
-"""After no answer a cluster is left alone for so long."""
+FIRST_REST, LONGEST_REST = 2.0, 30.0
+"""Seconds that a cluster is left alone after no answer, twice as long each time: one that was only busy is asked again
+soon, and one that is not there costs little."""
 
 
 @dataclass(slots=True)
@@ -31,7 +32,8 @@ class _Cluster:
     rests_until: float = 0.0
     tokens: float = BURST
     counted_at: float = 0.0
-    silent: bool = False
+    silences: int = 0
+    """Questions without an answer since the last answer."""
 
 
 class Seeds:
@@ -48,10 +50,13 @@ class Seeds:
         self._clusters = {number: _Cluster(address) for number, address in schedulers.items()}
         self._wire = wire
 
-    def answers(self, cluster: int) -> bool:
-        """Whether there is somebody to ask, and the last question was answered (or it is time to try again)."""
+    def rest(self, cluster: int) -> float | None:
+        """Seconds until the cluster may be asked: 0 if its last question was answered, or it is time to try again.
+
+        None: there is nobody to ask.
+        """
         known = self._clusters.get(cluster)
-        return known is not None and self._clock() >= known.rests_until
+        return None if known is None else max(0.0, known.rests_until - self._clock())
 
     async def holds(self, cluster: int, task_id: str) -> bool | None:
         """Whether a seed peer of the cluster has every byte of the task.
@@ -75,12 +80,13 @@ class Seeds:
             if failed and len(failed) == len(answers):
                 raise failed[0]
         except Unanswered as error:
-            known.rests_until, known.listed_until = self._clock() + REST_SECONDS, 0.0
-            if not known.silent:
+            rest = min(LONGEST_REST, FIRST_REST * 2.0 ** min(known.silences, 10))
+            known.rests_until, known.listed_until = self._clock() + rest, 0.0
+            if not known.silences:
                 logger.warning("scheduler cluster %d: seed peers cannot be asked (%s)", cluster, error)
-            known.silent = True
+            known.silences += 1
             return None
-        known.silent = False
+        known.silences = 0
         return True if True in answers else None if failed else False
 
 
