@@ -49,11 +49,12 @@ def test_a_lease_names_the_readers_and_is_made_again_when_it_is_deleted(seed: Se
     fleet = make_fleet("n1", "n2", MODELSWARM_AGENT_LEASE_SECONDS="8")
     repository = seed.repository()
     for kind in (Kind.CDN, Kind.RESOLVE):
-        seed.hub.fail("*", Slow(bytes_per_second=256 << 10), on=kind)
+        seed.hub.fail("*", Slow(bytes_per_second=64 << 10), on=kind)
     seed.create("m", f"hf://{repository.id}", path=f"{MODEL_DIR}/m")
     # Who downloads: kubectl get leases -n ome -o yaml
     eventually(lambda: "origin-readers: n" in seed.cluster.kubectl("get", "leases", "-n", "ome", "-o", "yaml"), 30, 0.2)
     seed.cluster.kubectl("delete", "lease", lease_name(repository), "-n", "ome")
+    seed.hub.faults.clear()
     seed.ready(LABEL.format("m"), *fleet.agents.values())
     for agent in fleet.agents.values():
         assert files_in(agent.store / "m") == digests(repository)
