@@ -433,21 +433,27 @@ class TestImages:
         assert (await scene.step()).degraded is not None
         assert len(scene.manager.made) == before
 
-    @pytest.mark.parametrize("looked_at", [False, True])
-    async def test_its_job_goes_also_if_it_was_over_first(self, looked_at: bool) -> None:
+    async def test_its_job_goes_also_if_it_was_over_first(self) -> None:
         scene = image_scene()
         scene.manager.seconds = 0
-        if looked_at:  # the list cannot be had at first, so the next pass asks about the job
-            scene.manager.answer = lambda request: (
-                httpx.Response(503) if "page" in request.url.params and scene.manager.jobs else None
-            )
-            assert (await scene.step()).state is EngineState.READY
-            assert [job.state for job in scene.manager.jobs.values()] == ["SUCCESS"]
-            scene.manager.answer = lambda request: None
-            scene.later(35)
         assert (await scene.step()).degraded is not None
         assert scene.manager.jobs == {}
         assert (scene.status.complete, scene.status.jobs) == (True, ())
+
+    async def test_while_its_job_cannot_be_removed_the_task_stays_ready(self) -> None:
+        scene = image_scene()
+        scene.manager.answer = lambda request: (
+            httpx.Response(503) if "page" in request.url.params and scene.manager.made else None
+        )
+        for _ in range(6):
+            observation = await scene.step()
+            assert (observation.state, observation.degraded is not None) == (EngineState.READY, True)
+            assert not scene.status.complete
+            scene.later(observation.poll_after or 0)
+        assert [job.state for job in scene.manager.jobs.values()] == ["SUCCESS"]
+        scene.manager.answer = lambda request: None
+        assert (await scene.step()).degraded is not None
+        assert (scene.manager.jobs, scene.status.complete, len(scene.manager.made)) == ({}, True, 1)
 
     async def test_url_mode_needs_nothing_of_the_manager(self) -> None:
         scene = image_scene(settings=replace(DragonflySettings(URL), digest_ids=False))

@@ -60,7 +60,7 @@ class Ledger:
         self.now = now
         self.failure: DragonflyJob | None = None
         """A job that failed just now, after more attempts than any that had failed before."""
-        self.ineffective = False
+        self.ineffective = status.ineffective
         """The manager cannot bring an image's layers under the ids that the nodes ask for."""
         self._status = status
         self._settings = settings
