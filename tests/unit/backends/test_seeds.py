@@ -49,7 +49,7 @@ class FakeWire:
         pytest.param({"a": True}, True, True, id="the only one has it"),
         pytest.param({"a": False, "b": True}, True, True, id="one of two has it"),
         pytest.param({"a": False, "b": False}, False, True, id="nobody has it"),
-        pytest.param({}, False, True, id="there is no seed peer"),
+        pytest.param({}, None, True, id="none is named, which is not for long"),
         pytest.param({"a": None, "b": True}, True, True, id="one has it, another is silent"),
         pytest.param({"a": None, "b": False}, None, True, id="the silent one may have it"),
         pytest.param({"a": None, "b": None}, None, False, id="all are silent, and left alone for a while"),
@@ -108,6 +108,15 @@ async def test_the_seed_peers_are_listed_now_and_then() -> None:
     assert not await seeds.holds(1, TASK)
     await asyncio.sleep(LIST_SECONDS + 1)
     assert await seeds.holds(1, TASK)
+
+
+@pytest.mark.looptime
+async def test_a_list_without_seed_peers_is_not_kept() -> None:
+    wire = FakeWire()
+    seeds = Seeds({1: "scheduler"}, wire)
+    assert await seeds.holds(1, TASK) is None
+    wire.peers = {"a": True}
+    assert await seeds.holds(1, TASK) is True
 
 
 @pytest.mark.looptime

@@ -61,7 +61,8 @@ class Seeds:
     async def holds(self, cluster: int, task_id: str) -> bool | None:
         """Whether a seed peer of the cluster has every byte of the task.
 
-        None: nobody can say now (no answer from one that might have it, or too many questions).
+        None: nobody can say now (no answer from one that might have it, or too many questions; a scheduler that has
+        just been started names no seed peer).
         """
         known = self._clusters.get(cluster)
         if known is None or self._clock() < known.rests_until or not _take(known, self._clock()):
@@ -87,6 +88,9 @@ class Seeds:
             known.silences += 1
             return None
         known.silences = 0
+        if not answers:
+            known.listed_until = 0.0
+            return None
         return True if True in answers else None if failed else False
 
 
