@@ -357,6 +357,23 @@ async def test_what_becomes_true_between_two_writes_is_told_whole_by_the_next_on
         assert labelled[-1]["config"]["modelType"] == "llama"
 
 
+async def test_who_reads_that_a_content_is_ready_finds_its_label(cluster: ControlPlane, admin: KubeClient) -> None:
+    """The NodeCache opens a gate, and the pods behind it are placed by the label in the same moment."""
+    written: list[tuple[str, dict[str, str]]] = []
+
+    async def before(kind: str) -> None:
+        written.append((kind, await scene.labels()))
+
+    async with reporting(cluster, admin, client=Watched) as scene:
+        assert isinstance(scene.kube, Watched)
+        scene.report(standing())
+        await scene.eventually(scene.states, {KEY: "Fetching"})
+        scene.kube.before = before
+        scene.report(standing(state=ModelState.READY))
+        await scene.eventually(scene.states, {KEY: "Ready"})
+        assert written == [("Node", {}), ("NodeCache", {LABEL: "Ready"})]
+
+
 @pytest.mark.parametrize("during", ["Node", "NodeCache"])
 async def test_a_label_that_goes_while_something_is_written_comes_back(
     cluster: ControlPlane, admin: KubeClient, during: str
@@ -384,6 +401,7 @@ async def test_a_label_that_goes_while_something_is_written_comes_back(
         if during == "NodeCache":
             scene.report(ready)
             await scene.eventually(labelled, (1, {LABEL: "Ready"}))
+            await scene.eventually(scene.states, {KEY: "Ready"})
             scene.view = replace(scene.view, labels={LABEL: "Ready"})
         striking.append(during)
         scene.report(ready, capacity=Capacity(total=200 * GIB, used=10 * GIB, free=190 * GIB))

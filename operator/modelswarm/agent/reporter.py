@@ -160,14 +160,17 @@ class Reporter:
 
     async def _flush(self) -> None:
         """Write everything that differs, now. One part that fails (no CRD, no right) does not keep the others back.
-        Labels come last, because they are what pods wait for: who sees one finds the rest.
+        What the NodeCache says opens gates, and the pods behind them prefer nodes by our label: it is there before.
+        OME's labels come last, because they are what its pods wait for: who sees one finds the rest.
 
         Raises the first KubeError; what was not written is tried again by the next.
         """
         if (node := self._node) is None:
             return
         problem: KubeError | None = None
-        for write in (self._write_cache, self._write_ome, self._write_labels):
+        first = (self._write_labels, self._write_cache, self._write_ome)
+        last = (self._write_cache, self._write_ome, self._write_labels)
+        for write in first if omestatus.labels(self._standings) == self._ome_states else last:
             try:
                 await write(node)
             except KubeError as error:
