@@ -19,6 +19,11 @@ TEMPORARY = ".modelswarm-new-"
 """What files and directories are called before they have their name."""
 
 
+def is_full(error: OSError) -> bool:
+    """Whether the disk, or its owner's share of it, has no room."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
 @contextmanager
 def directory(root: Path, parts: Sequence[str] = (), *, create: bool = False) -> Iterator[int]:
     """A descriptor of the directory ``root/parts``; ``root`` itself may be reached through links.

@@ -10,15 +10,19 @@ Line = dict[str, object]
 
 
 class Journal:
-    """Appended to, line by line; rewritten when it is opened. Methods block for a small write, and are not locked."""
+    """Appended to, line by line; rewritten, or resumed, when it is opened. Methods block for a small write, and are not
+    locked."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._fd = -1
+        self._whole = 0
+        """Bytes of the lines that the last ``read`` gave."""
 
     def read(self) -> list[Line]:
         """The lines up to the first that is damaged or not whole; none where there is no journal."""
         lines: list[Line] = []
+        self._whole = 0
         try:
             fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except FileNotFoundError:
@@ -32,6 +36,7 @@ class Journal:
                 if not isinstance(line, dict):
                     break
                 lines.append(line)
+                self._whole += len(text)
         return lines
 
     def rewrite(self, lines: Iterable[Line]) -> None:
@@ -48,6 +53,12 @@ class Journal:
                 fresh.unlink()
             raise
         self._fd = fd
+
+    def resume(self) -> None:
+        """Stay open for more behind what ``read`` gave, which needs no room on the disk."""
+        self.close()
+        self._fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        os.ftruncate(self._fd, self._whole)
 
     def append(self, lines: Iterable[Line], *, durable: bool = False) -> None:
         """Add lines, all of them or (on a full disk) none; what is half would hide whatever follows it."""

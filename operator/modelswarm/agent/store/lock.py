@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from modelswarm.errors import StoreBusy
@@ -25,9 +26,10 @@ class StoreLock:
             holder = _describe(os.pread(fd, 4096, 0))
             os.close(fd)
             raise StoreBusy(f"another agent{holder} uses {self._root}; two must not share a directory") from None
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, json.dumps({"pid": os.getpid(), "node": node}).encode(), 0)
         self._fd = fd
+        with suppress(OSError):  # a full disk: only the note for whoever comes second is missing
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, json.dumps({"pid": os.getpid(), "node": node}).encode(), 0)
 
     def release(self) -> None:
         if self._fd >= 0:

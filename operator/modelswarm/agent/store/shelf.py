@@ -51,9 +51,9 @@ class Shelf:
         self._lock.acquire(self.settings.node)
         try:
             for name in ("trash", "new"):
-                shutil.rmtree(self.root / OWN / name, ignore_errors=True)
                 with files.directory(self.root, (OWN, name), create=True):
                     pass
+                _empty(self.root / OWN / name)
             self.stamps.open()
             self.records = self.usage.load()
             self.placements = {placement.parts: placement for placement in self._paths.load()}
@@ -354,3 +354,13 @@ class Shelf:
                 files.remove_empty(self.root, placement.parts, above=len(placement.parts) - 1)
                 self._paths.forget(placement.parts)
                 self.placements.pop(placement.parts, None)
+
+
+def _empty(folder: Path) -> None:
+    """Remove what is in a directory, as far as that goes. The directory stays: to make it again takes room."""
+    for entry in os.scandir(folder):
+        if entry.is_dir(follow_symlinks=False):
+            shutil.rmtree(entry.path, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                os.unlink(entry.path)

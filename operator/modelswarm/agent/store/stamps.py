@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from modelswarm.agent.store import files
 from modelswarm.agent.store.journal import Journal, Line
 
 
@@ -40,7 +41,12 @@ class Stamps:
                     self._stamps.pop(key, None)
                 case {"key": str(key), "size": int(size), "mtime": int(mtime), "sha256": str(sha256)}:
                     self._stamps[key] = Stamp(size, mtime, sha256, str(line.get("boot", "")))
-        self._journal.rewrite(_line(key, stamp) for key, stamp in self._stamps.items())
+        try:
+            self._journal.rewrite(_line(key, stamp) for key, stamp in self._stamps.items())
+        except OSError as error:
+            if not files.is_full(error):
+                raise
+            self._journal.resume()
 
     def close(self) -> None:
         self._journal.close()

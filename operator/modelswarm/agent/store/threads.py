@@ -8,12 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
 
+from modelswarm.agent.store import files
 from modelswarm.errors import DiskFull, StorageFailed
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Threads:
@@ -65,7 +64,7 @@ def storage_errors() -> Iterator[None]:
         yield
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        if error.errno in _NO_SPACE:
+        if files.is_full(error):
             raise DiskFull(f"{where}the disk is full") from error
         if error.errno == errno.EXDEV:
             raise StorageFailed(

@@ -76,3 +76,28 @@ async def test_a_disk_that_fills_up_under_way_says_so_and_can_go_on(small_disk: 
         assert partial.present == [(0, 4096)]
         await fill(filling, FILES)
         assert tree(store.directory(filling.content)) == FILES
+
+
+async def test_who_starts_on_a_full_disk_has_what_is_complete(small_disk: Path) -> None:
+    settings = StoreSettings(small_disk, reserve=0)
+    async with Store(settings) as store, await store.begin(content(FILES)) as filling:
+        await fill(filling, FILES)
+    journal = small_disk / ".modelswarm" / "verified.json"
+    with journal.open("a") as file:
+        file.write('{"key": "half a li')
+    whole = journal.read_text().rpartition("\n")[0] + "\n"
+    other = small_disk / "others"
+    fill_up(other)
+    for _ in range(3):
+        async with Store(settings) as store:
+            assert store.has(content_id(content(FILES)))
+            assert tree(store.directory(content_id(content(FILES)))) == FILES
+            assert journal.read_text() == whole
+    other.unlink()
+    async with Store(settings) as store:
+        more = {"three.bin": noise("three", MIB)}
+        async with await store.begin(content(more)) as filling:
+            await fill(filling, more)
+    async with Store(settings) as store:
+        assert store.has(content_id(content(FILES)))
+        assert store.has(content_id(content(more)))
