@@ -21,7 +21,7 @@ MIB = 1 << 20
 # The agents leave one GiB free of every disk, so that is what is filled first.
 DISK = 1024 + 192
 SHARDS, SHARD_BYTES = 4, 24 * MIB
-PER_RESPONSE = MIB
+PER_RESPONSE = MIB // 2
 """Bytes per second of each of the hub's responses, so that the disk fills in the middle."""
 
 
@@ -30,12 +30,10 @@ def small(release: Release, place: Place) -> Iterator[Node]:
     """A node with a small file system of its own for models, in memory; its agent has seen it."""
     node = place.cluster.nodes[VICTIM]
     node.run(["mount", "-t", "tmpfs", "-o", f"size={DISK}m", "tmpfs", MODELS])
-    release.kill(release.agent_on(VICTIM))
-    release.wait()
+    release.restart_agent(VICTIM)
     yield node
     node.run(["umount", "--lazy", MODELS])
-    release.kill(release.agent_on(VICTIM))
-    release.wait()
+    release.restart_agent(VICTIM)
 
 
 def fill(node: Node) -> None:

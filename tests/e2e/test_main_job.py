@@ -2,6 +2,7 @@
 
 import time
 
+from dev.controlplane import KubectlFailed
 from dev.installation import NAMESPACE
 from tests.e2e.support import Place, Release
 from tests.e2e.support.place import left_once
@@ -62,6 +63,8 @@ def test_another_model_takes_over_when_it_is_warm(release: Release, place: Place
     place.wait_replicas(name, 2)
     model = place.scene.name("moving")
     [before] = _model_tasks(place, model)
+    copies = _manifest_copies(place)
+    assert copies
     place.scene.model("moving", new.id)
 
     def moved() -> bool:
@@ -71,12 +74,18 @@ def test_another_model_takes_over_when_it_is_warm(release: Release, place: Place
 
     eventually(moved, 60, every=0.5)
     eventually(lambda: before not in _model_tasks(place, model), COLLECTED)
+    eventually(lambda: copies.isdisjoint(_manifest_copies(place)), COLLECTED)
     assert left_once(place, new, most=1.05)
     place.remove(name)
 
 
 def _model_tasks(place: Place, model: str) -> list[str]:
     return [task["metadata"]["name"] for task in place.scene.tasks("model", model=model)]
+
+
+def _manifest_copies(place: Place) -> set[str]:
+    found = place.scene.api.all("ConfigMap", place.scene.namespace, labels="app.kubernetes.io/managed-by=modelswarm")
+    return {obj["metadata"]["name"] for obj in found}
 
 
 def _became_ready(task: Manifest) -> str:
@@ -93,5 +102,13 @@ def _answers(place: Place, name: str) -> None:
         [address] = [replica.address for replica in place.replicas(name)]
     eventually(lambda: place.ask(address).is_success, 10)
     [replica] = place.replicas(name)
-    inside = place.scene.kubectl("exec", replica.pod, "--", "/standin", "get", f"http://{name}-lb:8080/health")
-    assert inside.strip() == "ok"
+
+    def inside() -> bool:
+        """That node's rules follow a moment after another's."""
+        try:
+            said = place.scene.kubectl("exec", replica.pod, "--", "/standin", "get", f"http://{name}-lb:8080/health")
+        except KubectlFailed as error:
+            raise AssertionError(str(error)) from error
+        return said.strip() == "ok"
+
+    eventually(inside, 10)

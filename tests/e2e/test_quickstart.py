@@ -6,8 +6,8 @@ processor, because these nodes have two of them.
 """
 
 import json
+import time
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -73,14 +73,13 @@ def add_values(shell: Shell, cluster: Cluster, hub: Hub, *engines: Engine) -> No
         file.write(values(cluster, hub.url, *engines))
 
 
-def agents_are_known(shell: Shell) -> bool:
-    """Whether the operator, which looks every 5 s, has seen all of them Ready; what is applied before then is brought
-    to fewer nodes than there are, and may be to more of them later."""
-    query = "{.items[*].status.conditions[?(@.type=='Ready')].lastTransitionTime}"
-    times = shell(
-        f'kubectl -n llmaz-system get pods -l app.kubernetes.io/name=ome-model-agent -o jsonpath="{query}"'
-    ).split()
-    return (datetime.now(UTC) - max(map(datetime.fromisoformat, times))).total_seconds() > 7
+def wait_for_agents(shell: Shell, count: int) -> None:
+    """Until the operator, which looks at their Service every 5 s, has seen all of them Ready; what is applied before
+    then is brought to fewer nodes than there are, and may be to more of them later."""
+    query = "{.items[*].endpoints[?(@.conditions.ready==true)].nodeName}"
+    look = "kubectl -n llmaz-system get endpointslices -l kubernetes.io/service-name=ome-peers"
+    eventually(lambda: len(set(shell(f'{look} -o jsonpath="{query}"').split())) == count, 60, every=0.5)
+    time.sleep(12)
 
 
 def sent(hub: Hub, repository: Repository) -> int:
@@ -109,7 +108,7 @@ def test_on_kind(shell: Shell, cluster: Cluster, archives: Mapping[str, Path], h
         nodes = rows(page.until("kubectl get nodecaches", lambda said: len(rows(said)) == len(cluster.nodes)))
         assert {row[0] for row in nodes} == set(cluster.nodes), "one NodeCache for each worker"
         shell(f"kubectl patch backendruntime llamacpp --type=json -p '{LESS}'")
-        eventually(lambda: agents_are_known(shell), 15)
+        wait_for_agents(shell, len(cluster.nodes))
 
         applied = page.run("kubectl apply -f examples/llamacpp/playground.yaml")
         assert applied.count(" created") == 2

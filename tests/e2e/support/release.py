@@ -68,7 +68,9 @@ class Release:
 
     def leads(self) -> bool:
         """Whether a pod that exists holds the operator's Lease."""
-        holder = kubectl_json(self.cluster.plane, "-n", NAMESPACE, "get", "lease/modelswarm-operator")
+        # Ready is also an operator that has not made its Lease yet; the empty answer is a ValueError.
+        lease = ("get", "lease/modelswarm-operator", "--ignore-not-found")
+        holder = kubectl_json(self.cluster.plane, "-n", NAMESPACE, *lease)
         return any(str(holder["spec"].get("holderIdentity", "")).startswith(pod) for pod in self.operators())
 
     def restart_api_server(self) -> None:
@@ -88,6 +90,19 @@ class Release:
     def kill(self, pod: str) -> None:
         """SIGKILL to everything in it, and the object goes at once."""
         self.cluster.plane.kubectl("-n", NAMESPACE, "delete", "pod", pod, "--grace-period=0", "--force")
+
+    def restart_agent(self, node: str) -> None:
+        """Kill a node's agent, and wait until another one is Ready there."""
+        before = self.agent_on(node)
+        self.kill(before)
+
+        def after() -> str:
+            name = self.agent_on(node)
+            assert name != before
+            return name
+
+        pod = f"pod/{eventually(after, 60, every=0.2)}"
+        self.cluster.plane.kubectl("-n", NAMESPACE, "wait", "--for=condition=Ready", _ROLLOUT, pod)
 
     def _pods(self, app: str, node: str | None) -> list[str]:
         where = [] if node is None else [f"--field-selector=spec.nodeName={node}"]
