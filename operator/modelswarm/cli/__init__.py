@@ -6,7 +6,10 @@ loader's has no Kubernetes client and no YAML parser.
 
 import argparse
 import importlib
+import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from typing import cast
 
@@ -43,4 +46,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"modelswarm {__version__}")
         return 0
     module, _ = _COMMANDS[parsed.command]
-    return cast(Subcommand, importlib.import_module(module).main)(parsed.rest) or 0
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, _leave) if in_main_thread else None
+    try:
+        return cast(Subcommand, importlib.import_module(module).main)(parsed.rest) or 0
+    finally:
+        if in_main_thread:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _leave(number: int, _: object) -> None:
+    """Until the subcommand has handlers of its own: the first process of a container ignores a signal that it does not
+    handle, and would be waited for until the grace of its pod is over."""
+    os._exit(128 + number)

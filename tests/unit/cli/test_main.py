@@ -2,6 +2,7 @@ import importlib
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -66,6 +67,18 @@ def test_the_command_itself_needs_nothing_that_only_one_of_its_images_has() -> N
     code = "import sys, modelswarm.cli; print(sorted({'yaml', 'kopf', 'kubernetes_asyncio'} & set(sys.modules)))"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.strip() == "[]"
+
+
+def test_who_is_told_to_end_while_a_command_is_imported_ends(tmp_path: Path) -> None:
+    """Also as the first process of a container, which has no default for signals: so the exit code is its own."""
+    (tmp_path / "slow.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
+    code = "import modelswarm.cli as cli; cli._COMMANDS['agent'] = ('slow', ''); cli.main(['agent'])"
+    command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(tmp_path)!r}); {code}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"importing\n"
+        process.terminate()
+        assert process.wait(30) == 143
 
 
 def test_it_runs_as_a_module() -> None:
