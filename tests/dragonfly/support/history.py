@@ -1,7 +1,7 @@
-"""What the conditions of all tasks have said so far: a reason that passes within seconds is seen too."""
+"""What the conditions of all tasks have said so far: a reason that passes within milliseconds is seen too."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Self
 
@@ -9,20 +9,19 @@ import httpx
 
 from tests.integration.support.api import ApiFailed, Manifest
 
-_EVERY = 0.15
-
 Said = tuple[str, str, str, str]
 """Type, status, reason, message."""
 
 
 class History:
-    """Looks at ``tasks`` several times a second while the block lasts."""
+    """Follows tasks while the block lasts. ``watch`` gives each version of each task since a resource version (empty:
+    the present ones first), and ends after some seconds; it is called again and again."""
 
-    def __init__(self, tasks: Callable[[], list[Manifest]]) -> None:
-        self._tasks = tasks
+    def __init__(self, watch: Callable[[str], Iterator[Manifest]]) -> None:
+        self._watch = watch
         self._said: dict[str, list[Said]] = {}
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._look, name="history", daemon=True)
+        self._thread = threading.Thread(target=self._follow, name="history", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -42,15 +41,22 @@ class History:
     def messages(self, name: str, reason: str, type_: str = "Ready") -> list[str]:
         return [message for _, _, its, message in self.of(name, type_) if its == reason]
 
-    def _look(self) -> None:
-        while not self._ended.wait(_EVERY):
+    def _follow(self) -> None:
+        since = ""
+        while not self._ended.is_set():
             try:
-                tasks = self._tasks()
-            except (httpx.HTTPError, ApiFailed):  # a busy API server; the next look is soon
-                continue
-            for task in tasks:
-                said = self._said.setdefault(task["metadata"]["name"], [])
-                for condition in task.get("status", {}).get("conditions", []):
-                    new = (condition["type"], condition["status"], condition["reason"], condition["message"])
-                    if new not in said:
-                        said.append(new)
+                for task in self._watch(since):
+                    since = task["metadata"]["resourceVersion"]
+                    self._note(task)
+            except httpx.HTTPError:  # a busy API server
+                self._ended.wait(0.1)
+            except ApiFailed:  # so long ago that it is forgotten
+                since = ""
+                self._ended.wait(0.1)
+
+    def _note(self, task: Manifest) -> None:
+        said = self._said.setdefault(task["metadata"]["name"], [])
+        for condition in task.get("status", {}).get("conditions", []):
+            new = (condition["type"], condition["status"], condition["reason"], condition["message"])
+            if new not in said:
+                said.append(new)
