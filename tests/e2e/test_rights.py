@@ -33,7 +33,6 @@ _APPLY = "a server-side apply of a new object: authorized as patch and as create
 _SECRET = "as modelhub-secret, for other kinds of sources"
 NOT_SEEN: dict[Right, str] = {
     (OPERATOR, "llmaz.io/openmodels", "get"): _FROM_WATCH,
-    (OPERATOR, "llmaz.io/p2ptasks", "get"): _FROM_WATCH,
     (OPERATOR, "llmaz.io/nodecaches", "get"): _FROM_WATCH,
     (OPERATOR, "inference.llmaz.io/playgrounds", "get"): _FROM_WATCH,
     (OPERATOR, "inference.llmaz.io/backendruntimes", "get"): _FROM_WATCH,

@@ -33,7 +33,6 @@ NEVER_SEEN = {
     Right("llmaz.io", "openmodels", "get"): "read from the watch; goes with list and watch in every tool",
     Right("inference.llmaz.io", "playgrounds", "get"): "as above",
     Right("inference.llmaz.io", "backendruntimes", "get"): "as above",
-    Right("llmaz.io", "p2ptasks", "get"): "as above",
     Right("llmaz.io", "nodecaches", "get"): "as above",
     Right("llmaz.io", "openmodels/finalizers", "update"): "asked by OwnerReferencesPermissionEnforcement, if it is on",
     Right("llmaz.io", "p2ptasks/finalizers", "update"): "as above",

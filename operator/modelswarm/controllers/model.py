@@ -90,7 +90,7 @@ class ModelController:
     async def _ensure(self, model: OpenModel, desired: JsonObject) -> P2PTask | None:
         """Make the task what it should be; None while a predecessor's task of the same name is on its way out."""
         name, namespace = key_of(desired).name, self._world.settings.namespace
-        live = self._world.store.get(P2PTASK, name, namespace)
+        live = await self._world.find(P2PTASK, name, namespace)
         if live is not None:
             match ownership(live, model):
                 case Ownership.FOREIGN:

@@ -280,7 +280,7 @@ class PlaygroundController:
 
     async def _ensure_task(self, playground: Playground, wanted: JsonObject) -> P2PTask | None:
         """The Playground's own task, created or corrected; None while a predecessor's is still being collected."""
-        live = self._world.store.get(P2PTASK, key_of(wanted).name, playground.metadata.namespace)
+        live = await self._world.find(P2PTASK, key_of(wanted).name, playground.metadata.namespace)
         if live is not None:
             match ownership(live, playground):
                 case Ownership.FOREIGN:

@@ -66,11 +66,7 @@ class Rollout:
         )
 
     async def with_strangers(self, playground: Playground, known: Children, *, autoscaler: bool) -> Children:
-        """The children, with what stands in the place of those that we do not know.
-
-        Only our own objects are watched, so before the first write to a name the API server is asked who has it: a
-        server-side apply would take a stranger's object over without a word.
-        """
+        """The children, with what stands in the place of those that we do not know: only our own are watched."""
         name, namespace = playground.metadata.name, playground.metadata.namespace
         return Children(
             *await asyncio.gather(
@@ -81,12 +77,7 @@ class Rollout:
         )
 
     async def _get(self, known: JsonObject | None, kind: Kind | None, name: str, namespace: str) -> JsonObject | None:
-        if known is not None or kind is None:
-            return known
-        try:
-            return await self._world.kube.get(kind, name, namespace)
-        except NotFound:
-            return None
+        return known if known is not None or kind is None else await self._world.find(kind, name, namespace)
 
     @staticmethod
     def is_current(live: JsonObject | None, workload: Workload) -> bool:

@@ -17,6 +17,7 @@ from modelswarm.api.p2ptask import P2PTask
 from modelswarm.api.playground import Playground
 from modelswarm.controllers.cluster import ClusterState
 from modelswarm.controllers.queue import Key
+from modelswarm.errors import NotFound
 from modelswarm.kube.kinds import BACKENDRUNTIME, OPENMODEL, P2PTASK, PLAYGROUND, Kind, kind_of
 from modelswarm.kube.objects import key_of, version_of
 from modelswarm.kube.port import KubePort
@@ -61,6 +62,19 @@ class World:
     def task(self, namespace: str, name: str) -> P2PTask | None:
         obj = self.store.get(P2PTASK, name, namespace)
         return None if obj is None else P2PTask.model_validate(obj)
+
+    async def find(self, kind: Kind, name: str, namespace: str) -> JsonObject | None:
+        """Who has this name: by the watch, or, where that does not know it (yet), by the API server.
+
+        To be asked before the first write to a name: a server-side apply would take a stranger's object over without a
+        word.
+        """
+        if (known := self.store.get(kind, name, namespace)) is not None:
+            return known
+        try:
+            return await self.kube.get(kind, name, namespace)
+        except NotFound:
+            return None
 
     def took(self, answer: JsonObject) -> JsonObject:
         """The API server's answer to a write of ours: into the store with it, and tell whoever hears of the object.

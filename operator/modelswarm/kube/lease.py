@@ -120,9 +120,22 @@ class LeaderElection:
             return
         self._leading.clear()
         with suppress(KubeError, TimeoutError):
-            async with asyncio.timeout(self._retry):
-                await self._kube.replace(self._written(_Record(duration=1, transitions=self._seen.transitions)))
-                logger.info("gave lease %s/%s back", self._namespace, self._name)
+            async with asyncio.timeout(self._renew / 2):
+                await self._give_back()
+
+    async def _give_back(self) -> None:
+        try:
+            await self._kube.replace(self._nobodys())
+        except Conflict:
+            # Perhaps our own renewal, whose answer was lost.
+            self._observe(await self._kube.get(LEASE, self._name, self._namespace))
+            if self._seen.holder != self.identity:
+                return
+            await self._kube.replace(self._nobodys())
+        logger.info("gave lease %s/%s back", self._namespace, self._name)
+
+    def _nobodys(self) -> JsonObject:
+        return self._written(_Record(duration=1, transitions=self._seen.transitions))
 
     async def _hold(self) -> None:
         while not self._stop.is_set():

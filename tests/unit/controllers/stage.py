@@ -17,6 +17,7 @@ from modelswarm.kube.kinds import (
     P2PTASK,
     PLAYGROUND,
     SERVICE,
+    Kind,
 )
 from modelswarm.kube.objects import metadata
 from modelswarm.workload.tasks import model_task
@@ -69,10 +70,11 @@ def tasks(kube: StrictKube, content: str = "") -> dict[str, JsonObject]:
     }
 
 
-async def look(kube: StrictKube, **settings: Any) -> Result:
-    """One reconcile by an operator that has just started and has seen everything."""
+async def look(kube: StrictKube, *, unseen: Kind | None = None, **settings: Any) -> Result:
+    """One reconcile by an operator that has just started and has seen everything, but for what is ``unseen`` yet."""
     given = world(kube, **{"loader_image": LOADER, "credential_namespaces": (KEY.namespace,), **settings})
-    see(given, OPENMODEL, BACKENDRUNTIME, PLAYGROUND, P2PTASK, DEPLOYMENT, SERVICE, AUTOSCALER, CONFIGMAP)
+    kinds = (OPENMODEL, BACKENDRUNTIME, PLAYGROUND, P2PTASK, DEPLOYMENT, SERVICE, AUTOSCALER, CONFIGMAP)
+    see(given, *(kind for kind in kinds if kind is not unseen))
     return await PlaygroundController(given).reconcile(KEY)
 
 

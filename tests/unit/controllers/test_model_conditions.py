@@ -51,6 +51,26 @@ def status_of(kube: StrictKube) -> Any:
     return OpenModel.model_validate(kube.objects[OPENMODEL, KEY]).status
 
 
+async def test_a_stranger_s_task_that_the_watch_has_not_told_of_stays_the_stranger_s() -> None:
+    kube = StrictKube()
+    given = world(kube)
+    put_model(kube, given, MODEL)
+    stranger = {
+        "apiVersion": "llmaz.io/v1alpha1",
+        "kind": "P2PTask",
+        "spec": {"model": {"source": {"modelHub": {"modelID": "a/b"}}}},
+    }
+    kube.put({**stranger, "metadata": {"name": TASK, "namespace": given.settings.namespace}})
+    before = kube.only(P2PTASK)
+    controller = ModelController(given)
+    for _ in range(2):
+        await controller.reconcile(KEY)
+        assert kube.only(P2PTASK) == before
+        assert summary(status_of(kube))["Ready"] == ("False", "NameClash")
+        see(given, P2PTASK)
+        see(given, OPENMODEL)
+
+
 @pytest.mark.parametrize(
     ("error", "reason", "advice"),
     [

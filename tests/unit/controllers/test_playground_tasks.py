@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from modelswarm.api.meta import JsonObject
+from modelswarm.controllers.queue import Key
 from modelswarm.errors import KubeError, Unavailable
 from modelswarm.kube.kinds import P2PTASK
 from modelswarm.kube.objects import key_of
@@ -63,6 +64,18 @@ async def test_pull_secrets_that_are_given_later_reach_the_tasks_that_are_there(
     await look(kube, credential_namespaces=())
     assert pull_secrets(kube) == {ENGINE: (), LOADER: ()}
     assert reason(kube) in WAITS
+
+
+async def test_a_stranger_s_task_that_the_watch_has_not_told_of_stays_the_stranger_s() -> None:
+    kube = started()
+    await look(kube)
+    [(name, ours)] = [(name, task) for name, task in tasks(kube, "image").items() if ENGINE in str(task["spec"])]
+    meta = {"name": name, "namespace": KEY.namespace}
+    kube.objects.pop((P2PTASK, Key(KEY.namespace, name)))
+    stranger = kube.put({**ours, "metadata": meta})
+    await look(kube, unseen=P2PTASK)
+    assert tasks(kube)[name] == stranger
+    assert reason(kube) == "NameClash"
 
 
 @pytest.mark.parametrize(

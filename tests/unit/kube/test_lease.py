@@ -142,6 +142,38 @@ async def test_a_released_lease_is_taken_within_the_retry_time() -> None:
             assert await seconds_until(second) <= 2.5
 
 
+async def test_a_slow_server_is_given_time_to_take_the_lease_back() -> None:
+    server = FakeServer()
+    kube = server.client()
+    first = candidate(kube, "a")
+    async with running(first):
+        await seconds_until(first)
+        kube.interruption = lambda verb: 4.0
+        await first.release()
+    assert spec(server)["holderIdentity"] == ""
+
+
+async def test_a_lease_whose_last_renewal_was_not_answered_is_given_back() -> None:
+    server = FakeServer()
+    first = candidate(server.client(), "a")
+    async with running(first):
+        await seconds_until(first)
+        server.store(server.objects[LEASE, Key("ns", "lease")])
+        await first.release()
+    assert spec(server)["holderIdentity"] == ""
+
+
+async def test_a_lease_that_somebody_has_taken_is_not_given_back() -> None:
+    server = FakeServer()
+    first = candidate(server.client(), "a")
+    async with running(first):
+        await seconds_until(first)
+        taken = server.objects[LEASE, Key("ns", "lease")]
+        server.store({**taken, "spec": {**spec(server), "holderIdentity": "b"}})
+        await first.release()
+    assert spec(server)["holderIdentity"] == "b"
+
+
 async def test_release_by_one_that_does_not_lead_touches_nothing() -> None:
     server = FakeServer()
     first, second = candidate(server.client(), "a"), candidate(server.client(), "b")
