@@ -197,8 +197,16 @@ class Node:
             **options,  # type: ignore[arg-type]
         )
         self.members.append(member)
-        await member.recover()
+        try:
+            await member.recover()
+        except BaseException:
+            await self.leave(member)
+            raise
         return member
+
+    async def leave(self, member: Member) -> None:
+        await member.close()
+        self.members.remove(member)
 
     async def bring(self, manifest: Manifest, **options: object) -> Filling:
         """The whole way of one content, without a session: until it is complete here."""
@@ -220,8 +228,7 @@ class Node:
             finally:
                 talk.cancel()
                 await asyncio.gather(talk, return_exceptions=True)
-                await member.close()
-                self.members.remove(member)
+                await self.leave(member)
         return filling
 
     async def talk(self, member: Member) -> None:

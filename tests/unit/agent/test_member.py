@@ -178,8 +178,8 @@ async def test_one_flipped_byte_is_never_complete(tmp_path: Path) -> None:
             assert member.failure is not None
             assert member.failure.reason == "DigestMismatch"
             assert not member.complete.is_set()
-            # Another file comes all the same; its fsync may take longer than reading the wrong one twice.
-            await until(lambda: [file.path for file in filling.missing()] == ["model.bin"])
+            # Nothing more is read of a content that cannot be had, so another file may be missing as well.
+            assert "model.bin" in [file.path for file in filling.missing()]
             talk.cancel()
             await asyncio.gather(talk, return_exceptions=True)
             await member.close()
