@@ -121,6 +121,8 @@ class ModelLease:
         self._seen: Record | None = None
         """The latest that there was."""
         self._changed_at = 0.0
+        self._ending: tuple[Term, bool] | None = None
+        """An end whose write was cut off (the term, and whether it is complete)."""
 
     @property
     def holds(self) -> bool:
@@ -187,7 +189,8 @@ class ModelLease:
         """Say on a Lease that ``is_abandoned`` that everybody has everything. Does not fail."""
         if self.record is not None:
             marked = replace(self.record, holder=self._me, renewed=_micro_time(self._now()), complete=True, readers=())
-            await self._try_to_write(marked)
+            with contextlib.suppress(KubeError):
+                await self._write(marked)
 
     async def take(self, why: str, *, anew: bool = False) -> bool:
         """Become the holder, if since the last look nobody else has written; whether we are. Not while ``is_fresh``.
@@ -198,16 +201,20 @@ class ModelLease:
         await self._acquire(why, anew=anew)
         return self.term is not None
 
-    async def pin(self, plan: Plan) -> None:
-        """Write what was found out as the holder (commit, manifest, segment size), with a renewal."""
+    async def pin(self, plan: Plan) -> bool:
+        """Write what was found out as the holder (commit, manifest, segment size); False if we are not any more."""
         self.plan = plan
-        if self.term is not None:
-            await self._renew(overwrite=True)
+        if self.term is None or not await self._renew(overwrite=True):
+            self.term = None
+            return False
+        return True
 
     async def release(self) -> None:
-        """Let the next one begin at once, if we hold the Lease. Does not fail; takes up to ``TIMEOUT`` seconds."""
+        """Let the next one begin at once, if we hold the Lease. Does not fail; takes ``TIMEOUT`` seconds or so."""
         if self.term is not None:
             await self._end(complete=False)
+        elif self._ending is not None:
+            await self._write_end(*self._ending)
 
     def _is_due(self) -> bool:
         """Whether it is time to look at the Lease again; a holder looks when it is about to renew it."""
@@ -279,17 +286,18 @@ class ModelLease:
             epoch=max(int(moment.timestamp() * 1_000_000), seen.epoch + 1 if seen is not None else 1),
         )
         sent = self._clock()
-        self.term = None
+        self.term = self._ending = None
         written = await self._write(record)
         if written:
             self.term = Term(record.epoch, sent)
             self.predecessor = seen
             log.info("P2P lease %s: %s coordinates, %s", self.name, self._me, why)
 
-    async def _renew(self, *, overwrite: bool = False) -> None:
+    async def _renew(self, *, overwrite: bool = False) -> bool:
+        """False: certainly not, somebody else has written."""
         known = self.record or self._seen
         if self.term is None or known is None:
-            return
+            return False
         if self.record is None:
             log.warning("P2P lease %s: somebody has deleted it; %s makes it again", self.name, self._me)
         sent, term = self._clock(), self.term
@@ -304,8 +312,14 @@ class ModelLease:
             epoch=term.epoch,
             readers=self._shown_readers(),
         )
-        if await self._try_to_write(record):
+        try:
+            written = await self._write(record)
+        except KubeError as error:
+            log.warning("P2P lease %s: %s", self.name, error.message)
+            return True
+        if written:
             self.term = Term(term.epoch, sent)
+        return written
 
     def _planned(self, known: Record, *, anew: bool = False) -> Record:
         """What a predecessor has pinned stays, unless it is pinned ``anew``."""
@@ -330,8 +344,24 @@ class ModelLease:
     async def _end(self, *, complete: bool) -> None:
         """Stop holding. If the write fails, the Lease runs out, or we find it ours and take it again."""
         term, self.term = self.term, None
-        if term is None or self.record is None or (self.record.holder, self.record.epoch) != (self._me, term.epoch):
-            return  # another has taken it
+        if term is not None:
+            self._ending = term, complete
+            await self._write_end(term, complete)
+
+    async def _write_end(self, term: Term, complete: bool) -> None:
+        try:
+            if not await self._say_ended(term, complete):
+                # Perhaps our own renewal, which was cut off while we waited for its answer.
+                await self.look()
+                await self._say_ended(term, complete)
+        except KubeError as error:
+            log.warning("P2P lease %s: %s", self.name, error.message)
+        self._ending = None
+
+    async def _say_ended(self, term: Term, complete: bool) -> bool:
+        """False: somebody has written since the last look."""
+        if self.record is None or (self.record.holder, self.record.epoch) != (self._me, term.epoch):
+            return True  # another has taken it
         record = replace(
             self.record,
             holder=self._me if complete else "",
@@ -341,15 +371,7 @@ class ModelLease:
             readers=(),
             models=self._shown_models() or self.record.models,
         )
-        await self._try_to_write(record)
-
-    async def _try_to_write(self, record: Record) -> bool:
-        """Whether the API server confirms it. Whatever else happens, the next look tells."""
-        try:
-            return await self._write(record)
-        except KubeError as error:
-            log.warning("P2P lease %s: %s", self.name, error.message)
-            return False
+        return await self._write(record)
 
     async def _write(self, record: Record) -> bool:
         """False: somebody was faster. Raises KubeError when it is not known whether it was written, or was refused."""

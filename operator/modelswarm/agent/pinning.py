@@ -120,20 +120,24 @@ async def pin(
                     return found
                 waits("a node that has the list of files of the commit that is pinned")
             case Take(commit, why):
-                if await lease.take(why, anew=not commit):
-                    return await _pin_as_holder(wanted(), lease, parts, commit)
+                if await lease.take(why, anew=not commit) and (
+                    pinned := await _pin_as_holder(wanted(), lease, parts, commit)
+                ):
+                    return pinned
             case Await(whom):
                 waits(whom)
         await asyncio.sleep(LOOK_SECONDS * rng.uniform(0.1, 0.5))
 
 
-async def _pin_as_holder(wanted: Wanted, lease: ModelLease, parts: Parts, commit: str) -> Manifest:
+async def _pin_as_holder(wanted: Wanted, lease: ModelLease, parts: Parts, commit: str) -> Manifest | None:
+    """None: the origin took longer than the Lease lasts, and another node has taken that."""
     try:
         manifest = await _resolve(wanted, parts, commit)
     except BaseException:
         await lease.release()
         raise
-    parts.hosting.manifests[manifest.digest.removeprefix("sha256:")] = manifest
+    content = manifest.digest.removeprefix("sha256:")
+    parts.hosting.manifests[content] = manifest  # others ask for it as soon as they see the Lease
     nodes = 1 + len(parts.discovery.peers())
     plan: Plan = replace(
         lease.plan,
@@ -141,7 +145,10 @@ async def _pin_as_holder(wanted: Wanted, lease: ModelLease, parts: Parts, commit
         manifest=manifest.digest,
         segment_bytes=choose_segment_bytes(manifest.bytes, nodes),
     )
-    await lease.pin(plan)
+    if not await lease.pin(plan):
+        parts.hosting.manifests.pop(content, None)
+        log.warning("P2P %s: another node has pinned %s meanwhile", wanted.name, wanted.revision)
+        return None
     log.info("P2P %s: %s is pinned to %s", wanted.name, wanted.revision, manifest.revision)
     return manifest
 

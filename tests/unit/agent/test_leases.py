@@ -62,6 +62,13 @@ class Node:
         self.decisions.append(decision)
         return decision
 
+    async def run_until_it_holds(self) -> None:
+        running = asyncio.create_task(self.run())
+        async with asyncio.timeout(300):
+            while not self.lease.holds:  # noqa: ASYNC110  (nothing tells of it)
+                await asyncio.sleep(1)
+        running.cancel()
+
     async def run(self) -> None:
         while True:
             try:
@@ -183,6 +190,48 @@ async def test_a_released_lease_is_taken_within_seconds() -> None:
     await asyncio.sleep(5)
     assert second.lease.holds
     task.cancel()
+
+
+async def test_a_lease_whose_last_renewal_was_cut_off_is_released_all_the_same() -> None:
+    server = FakeServer()
+    first = Node(server, "n1")
+    await first.step()
+    server.store(stored(server))
+    await first.lease.release()
+    assert read(stored(server)).holder == ""
+
+
+async def test_a_lease_that_another_has_taken_is_not_released() -> None:
+    server = FakeServer()
+    first, second = Node(server, "n1"), Node(server, "n2")
+    await first.step()
+    await asyncio.sleep(200)
+    await second.run_until_it_holds()
+    await first.lease.release()
+    assert read(stored(server)).holder == "n2"
+
+
+@pytest.mark.parametrize("arrives", [False, True])
+async def test_an_end_that_was_cut_off_is_written_by_the_release(arrives: bool) -> None:
+    """Everybody has everything, and the node is stopped in the moment in which it says so."""
+    server = FakeServer()
+    slow = False
+    first = Node(server, "n1", interruption=lambda verb: 5.0 if slow else None)
+    await first.step()
+    slow = True
+    first.situation = Situation(have=True, finished=True)
+    ending = asyncio.create_task(first.step())
+    await asyncio.sleep(1)
+    ending.cancel()
+    await asyncio.gather(ending, return_exceptions=True)
+    if arrives:
+        [lease] = server.objects.values()
+        server.store({**lease, "spec": {**dict(lease["spec"])}})  # type: ignore[dict-item]
+    slow = False
+    assert not read(stored(server)).complete
+    await first.lease.release()
+    assert read(stored(server)).complete
+    assert not first.lease.holds
 
 
 async def test_a_complete_lease_opens_again_when_nobody_has_the_content() -> None:

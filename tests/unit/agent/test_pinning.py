@@ -251,6 +251,19 @@ async def test_of_many_nodes_one_asks_the_hub(cluster: Cluster) -> None:
 
 
 @looptime
+async def test_who_looked_it_up_for_longer_than_its_lease_uses_what_another_has_pinned(cluster: Cluster) -> None:
+    cluster.hub.seconds = 150.0
+    first, second = cluster.nodes["n1"], cluster.nodes["n2"]
+    begun = asyncio.create_task(first.pin())
+    await asyncio.sleep(1)
+    cluster.hub.seconds = 3.0
+    assert (await second.pin()).revision == "c1"
+    cluster.hub.head = "c2"
+    assert (await begun).revision == "c1", "what it found out itself by then is not what the others have"
+    assert (cluster.record.commit, cluster.record.holder) == ("c1", "n2")
+
+
+@looptime
 async def test_a_branch_that_has_moved_leaves_what_is_pinned(cluster: Cluster) -> None:
     await cluster.pin("n1", "n2")
     cluster.finish()
