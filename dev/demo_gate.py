@@ -115,7 +115,9 @@ class GateWatch:
         time.sleep(0.3)  # let kubectl's last lines come
         if looks == 0:
             raise DemoFailed("the Deployment was there at the first look: nothing waited")
-        return Opened(deployment, moments.created[self._playground] - max(moments.ready.values()), looks)
+        # Two watches tell of the two, and either may be the later one to be noted.
+        gap = moments.created[self._playground] - max(moments.ready.values())
+        return Opened(deployment, max(0.0, gap), looks)
 
     def _show(self, shown: "_Shown") -> None:
         """What users see while the Playground waits; once for each different answer, from its first status on."""

@@ -18,7 +18,7 @@ from dev.process import Child, free_port
 ROOT = Path(__file__).resolve().parent.parent
 NAMESPACE = "llmaz-system"
 SERVICE_ACCOUNT = "modelswarm-operator"
-_HTTP = httpx.Client(timeout=5, trust_env=False, verify=False, limits=httpx.Limits(max_keepalive_connections=0))
+_HTTP = httpx.Client(timeout=60, trust_env=False, verify=False, limits=httpx.Limits(max_keepalive_connections=0))
 """For the operator's own pages. One for all: to make a client costs a hundred times as much as to ask."""
 
 
@@ -89,7 +89,7 @@ class OperatorProcess:
     def state(self) -> str:
         """What ``/readyz`` says (``standing by``, ``leading``...); empty while nothing answers."""
         try:
-            return _HTTP.get(f"http://127.0.0.1:{self.health_port}/readyz", timeout=2).text.strip()
+            return _HTTP.get(f"http://127.0.0.1:{self.health_port}/readyz", timeout=10).text.strip()
         except httpx.HTTPError:
             return ""
 

@@ -31,6 +31,8 @@ FLAGS = (
     "--log-format=text",
     "--log-level=info",
     "--resync-seconds=30",
+    # A pause of the API server that is longer than a Lease would end the operator, which nobody starts again.
+    "--lease-seconds=40",
     "--image-check-seconds=3",
     # Tests hold the registry's answers back to see what waits for them.
     "--image-patience-seconds=60",

@@ -215,7 +215,7 @@ async def life(
 ) -> AsyncIterator[Life]:
     """The same parts as in ``modelswarm.operator``, without its queues and watches."""
     world = World(kube, Store(), Silent(), settings)
-    async with httpx.AsyncClient(verify=trust, trust_env=False) as http:
+    async with httpx.AsyncClient(verify=trust, trust_env=False, timeout=30) as http:
         pinner = Pinner(world, Resolver(http, endpoints))
         jobs = PinJobs(pinner.pin, lambda key: None)
         tasks = TaskController(world, [Direct()], pinner, jobs)

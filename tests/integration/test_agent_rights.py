@@ -27,6 +27,7 @@ from modelswarm.kube.client import KubeClient
 from modelswarm.kube.events import EventRecorder
 from modelswarm.kube.kinds import LEASE
 from modelswarm.kube.objects import metadata
+from tests.integration.support import eventually
 from tests.integration.support.agents import DAEMONSET, USER, agent_kubeconfig, install_agents
 
 ROOT = Path(__file__).parents[2]
@@ -59,7 +60,13 @@ def used() -> Iterator[list[AuditEvent]]:
         cluster.apply(json.dumps({**secret, "stringData": {"token": "hf_secret"}}))
         probes = len(list(cluster.audit_events()))
         asyncio.run(_live_through(cluster, agent_kubeconfig(cluster, NODE)))
-        yield [event for event in list(cluster.audit_events())[probes:] if event.user == USER]
+
+        def requests() -> list[AuditEvent]:
+            return [event for event in list(cluster.audit_events())[probes:] if event.user == USER]
+
+        # An entry may come after the answer; this is the last one.
+        eventually(lambda: any((event.verb, event.resource) == ("delete", "leases") for event in requests()), 30)
+        yield requests()
 
 
 async def _live_through(cluster: ControlPlane, kubeconfig: Path) -> None:

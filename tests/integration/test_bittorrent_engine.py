@@ -13,13 +13,13 @@ from tests.integration.support.played import PlayedAgents, operator_with_agents
 MODEL = "facebook/opt-125m"
 RESTRICTED = "restricted-teams"
 FLAGS = (
-    "--agent-grace-seconds=6",
+    "--agent-grace-seconds=20",
     "--stall-seconds=600",
-    "--fallback-after-seconds=12",
+    "--fallback-after-seconds=30",
     "--retry-seconds=2",
     f"--no-hostpath-namespaces={RESTRICTED}",
 )
-SECONDS = 30.0
+SECONDS = 60.0
 
 
 @pytest.fixture(scope="module")

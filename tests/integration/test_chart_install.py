@@ -65,7 +65,7 @@ def replicas(cluster: ControlPlane) -> int:
 def test_install_upgrade_rollback_uninstall_lose_nothing(cluster: ControlPlane, release: Release) -> None:
     notes = release.put()
     assert f"kubectl -n {NAMESPACE} rollout status deployment/modelswarm-operator" in notes
-    cluster.kubectl("wait", "--for=condition=Established", "--timeout=20s", "crd", "--all")
+    cluster.kubectl("wait", "--for=condition=Established", "--timeout=120s", "crd", "--all")
     cluster.apply(yaml.safe_dump_all(OBJECTS))
 
     def secret() -> str:
@@ -214,7 +214,8 @@ def test_the_manifests_apply_on_an_empty_cluster_without_helm(tmp_path: Path) ->
         command = ("apply", "--server-side", "-f", path)
         with pytest.raises(KubectlFailed, match="ensure CRDs are installed first"):
             cluster.kubectl(*command)  # kubectl looks all kinds up before it applies anything
-        cluster.kubectl("wait", "--for=condition=Established", "--timeout=20s", "crd", "--all")
+        cluster.kubectl("wait", "--for=condition=Established", "--timeout=120s", "crd", "--all")
+        cluster.wait_for_storage(*cluster.kubectl("get", "crd", "-o", "jsonpath={.items[*].metadata.name}").split())
         cluster.kubectl(*command)
         assert len(get(cluster, "backendruntimes")["items"]) == 6
         cluster.kubectl("get", "deployment/modelswarm-operator", "-n", "llmaz-system")

@@ -87,17 +87,19 @@ def test_two_control_planes_run_at_once_and_share_nothing(cluster: ControlPlane,
 
 
 def test_server_certificate_is_verified(cluster: ControlPlane, neighbour: ControlPlane) -> None:
-    assert httpx.get(f"{cluster.server}/readyz", verify=cluster.ssl_context()).text == "ok"
+    assert httpx.get(f"{cluster.server}/readyz", verify=cluster.ssl_context(), timeout=60).text == "ok"
     with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
-        httpx.get(f"{cluster.server}/readyz", verify=ssl.create_default_context(cafile=str(neighbour.ca_file)))
+        httpx.get(
+            f"{cluster.server}/readyz", verify=ssl.create_default_context(cafile=str(neighbour.ca_file)), timeout=60
+        )
     with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
-        httpx.get(f"{cluster.server}/readyz")
+        httpx.get(f"{cluster.server}/readyz", timeout=60)
 
 
 def test_client_certificate_of_another_authority_is_refused(cluster: ControlPlane, neighbour: ControlPlane) -> None:
     context = neighbour.ssl_context()
     context.load_verify_locations(cafile=str(cluster.ca_file))
-    assert httpx.get(f"{cluster.server}/api/v1/namespaces", verify=context).status_code == 401
+    assert httpx.get(f"{cluster.server}/api/v1/namespaces", verify=context, timeout=60).status_code == 401
 
 
 def test_service_account_token_authenticates_and_rbac_limits_it(cluster: ControlPlane) -> None:
@@ -177,7 +179,7 @@ def test_api_server_comes_back_on_the_same_address_with_its_data(neighbour: Cont
     address = neighbour.server
     neighbour.stop_apiserver()
     with pytest.raises(httpx.ConnectError):
-        httpx.get(f"{address}/readyz", verify=neighbour.ssl_context())
+        httpx.get(f"{address}/readyz", verify=neighbour.ssl_context(), timeout=60)
     neighbour.start_apiserver()
     assert neighbour.server == address
     assert neighbour.kubectl("get", "configmap", "kept", "--output=jsonpath={.data.key}") == "value"
@@ -251,7 +253,7 @@ def test_directory_with_content_is_refused(tmp_path: Path) -> None:
     assert (tmp_path / "mine").exists()
 
 
-def eventually(condition: Callable[[], bool], timeout: float = 20.0) -> None:
+def eventually(condition: Callable[[], bool], timeout: float = 80.0) -> None:
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, f"not so within {timeout:.0f} s"

@@ -42,7 +42,8 @@ ORIGIN = r"([\d,]+) for a model of ([\d,]+)"
     ],
 )
 def test_demo_shows_the_gate_and_loads_the_model(engine: str, origin: str, files: int, tmp_path: Path) -> None:
-    result = run_demo(tmp_path, engine)
+    # Long enough to be seen to wait on a busy machine, too.
+    result = run_demo(tmp_path, engine, DEMO_HUB_SECONDS="10")
     assert result.returncode == 0, result.stdout + result.stderr
     summary = rows(result.stdout)
     assert summary["result"] == "OK"

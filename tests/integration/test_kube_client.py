@@ -345,7 +345,7 @@ async def test_an_events_fields_are_what_the_api_server_wants(kube: KubeClient, 
     writer = asyncio.create_task(events.run())
     events.emit(created, "Warning", "SourceNotFound", "no such repository")
     events.emit(await kube.create(config_map(name)), "Normal", "Ready", "x" * 5000)
-    assert await events.drain()
+    assert await events.drain(60)
     writer.cancel()
     found = [
         obj

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -32,11 +33,15 @@ def test_a_task_with_a_problem_is_in_log_and_metrics(scene: Scene, talking: Oper
         "phase": "Failed",
         "reason": "SourceNotFound",
     }
-    lines = [json.loads(line) for line in talking.child.log.read_text().splitlines()]
-    assert all({"time", "level", "logger", "message"} <= line.keys() for line in lines)
-    about = [line for line in lines if line.get("object") == f"{task['namespace']}/{task['name']}"]
-    told = [line for line in about if line.get("reason") == "SourceNotFound"]
-    assert told
+
+    def about_it() -> list[dict[str, Any]]:
+        lines = [json.loads(line) for line in talking.child.log.read_text().splitlines()]
+        assert all({"time", "level", "logger", "message"} <= line.keys() for line in lines)
+        return [line for line in lines if line.get("object") == f"{task['namespace']}/{task['name']}"]
+
+    # The watch may be told of the status before its writer, who logs it.
+    told = eventually(lambda: [line for line in about_it() if line.get("reason") == "SourceNotFound"])
+    about = about_it()
     assert {(line["controller"], line["level"]) for line in told} == {("p2ptask", "warning")}
     assert all(line["reconcile_id"] for line in about)
 

@@ -279,7 +279,7 @@ def long_path(number: int) -> str:
 
 @pytest.fixture(scope="module")
 def impatient(operators: Operators) -> Iterator[OperatorProcess]:
-    with operators.replaced("--fallback-after-seconds=6", "--retry-seconds=2") as other:
+    with operators.replaced("--fallback-after-seconds=20", "--retry-seconds=2") as other:
         yield other
 
 
@@ -291,7 +291,7 @@ def test_an_origin_that_stays_away_is_fallen_back_from_and_the_gate_opens(
     model = scene.model("away", repository.id)
     scene.playground("pg", model)
     scene.has("Playground", "pg", "Available", "False", "WaitingForModel", saying="SourceUnavailable")
-    scene.deployment("pg", seconds=20)
+    scene.deployment("pg", seconds=40)
     scene.has("Playground", "pg", "Degraded", "True", "SourceUnavailable")
     scene.has("OpenModel", model, "Ready", "True", "FellBackToOrigin")
     scene.has("OpenModel", model, "Degraded", "True", "SourceUnavailable")

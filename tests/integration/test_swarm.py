@@ -122,7 +122,7 @@ def test_suspended_no_byte_moves_and_resumed_it_goes_on_from_there(swarm: Swarm)
 
 
 def test_with_one_origin_node_one_node_reads(swarms: Swarms) -> None:
-    with swarms(3, P2P_ORIGIN_NODES="1") as swarm:
+    with swarms(3, P2P_ORIGIN_NODES="1", MODELSWARM_AGENT_LEASE_SECONDS="60") as swarm:
         model = swarm.publish()
         content = swarm.succeeded(swarm.distribute(model))["resolved"]["digest"]
         readers = [node for node in swarm.nodes if swarm.entry(node, content)["originBytes"]]

@@ -14,7 +14,7 @@ import pytest
 from dev.agents import AGENT_NAMESPACE
 from dev.hub import Hub, HubThread, Kind, RateLimit, Repository, ServerError, Slow, Truncate, WrongBytes
 from tests.integration.support import eventually, throughout
-from tests.integration.support.fleet import MIB, SEGMENT, SOAK, Swarm, Swarms, model_files, soak
+from tests.integration.support.fleet import MIB, SEGMENT, SOAK, Swarm, Swarms, model_files, soak, still
 from tests.integration.support.hostile import Hostile, climbing, dripping, endless, garbage, nothing, refusing
 from tests.integration.support.ome import OME_CRDS, base_model
 
@@ -68,13 +68,12 @@ def test_what_the_origin_refuses_is_said_and_tried_again(
 def test_asked_to_wait_the_whole_cluster_waits_once(swarm: Swarm) -> None:
     model = swarm.publish(shards=4)
     swarm.hub.fail(f"{model.id}/*", Slow(bytes_per_second=2 * MIB), on=Kind.CDN)
-    rule = swarm.hub.fail(f"{model.id}/model-*", RateLimit(retry_after=8), on=Kind.RESOLVE, skip=4, times=1)
+    rule = swarm.hub.fail(f"{model.id}/model-*", RateLimit(retry_after=20), on=Kind.RESOLVE, skip=4, times=1)
     task = swarm.distribute(model)
     eventually(lambda: rule.hits, 60, 0.01)
-    struck = time.monotonic()
     # What was under way may end; a node that has not heard of it yet may begin something.
-    seen = eventually(lambda: time.monotonic() > struck + 1.5 and rule.seen, 10)
-    throughout(lambda: rule.seen == seen, 2.5)
+    still(lambda: rule.seen, 2.5, within=12)
+    assert swarm.sent(model) < swarm.size(model)
     swarm.is_right(model, swarm.succeeded(task)["resolved"]["digest"], swarm.nodes)
     assert rule.hits == 1
     assert swarm.sent(model) == swarm.size(model)
@@ -170,7 +169,7 @@ def _complete_models(swarm: Swarm, repository: Repository) -> set[str]:
 def test_without_the_api_server_a_download_goes_on_and_ends(swarms: Swarms) -> None:
     with swarms(3, MODELSWARM_AGENT_LEASE_SECONDS="120") as swarm:
         model = swarm.publish()
-        swarm.hub.fail(f"{model.id}/*", Slow(bytes_per_second=200 << 10), on=Kind.CDN)
+        swarm.hub.fail(f"{model.id}/*", Slow(bytes_per_second=80 << 10), on=Kind.CDN)
         task = swarm.distribute(model)
         content = swarm.digest(task)
         # Every node knows the list of files and who coordinates.
@@ -204,15 +203,15 @@ def test_a_holder_whose_clock_is_wrong_is_respected_while_it_renews_and_no_longe
         """An hour behind, and it is written every second all the same."""
         while not ghost.wait(0.7):
             past = datetime.now(UTC) - timedelta(hours=1)
-            swarm.api.apply(_lease(name, "ghost", past, seconds=6))
+            swarm.api.apply(_lease(name, "ghost", past, seconds=15))
 
-    swarm.api.apply(_lease(name, "ghost", datetime.now(UTC) - timedelta(hours=1), seconds=6))
+    swarm.api.apply(_lease(name, "ghost", datetime.now(UTC) - timedelta(hours=1), seconds=15))
     thread = threading.Thread(target=renew)
     thread.start()
     try:
         task = swarm.distribute(model)
         swarm.digest(task)
-        throughout(lambda: swarm.sent(model) == 0, 10.0)
+        throughout(lambda: swarm.sent(model) == 0, 20.0)
     finally:
         ghost.set()
         thread.join()
@@ -285,7 +284,8 @@ def test_a_node_whose_origin_lies_does_not_mislead_the_others(swarms: Swarms) ->
             liar_hub.hub.fail(f"{model.id}/model-{number}.safetensors", WrongBytes(offset=MIB * (2 * number + 1)))
         [liar] = swarm.add("liar", HF_ENDPOINT=liar_hub.url)
         honest = [node for node in swarm.nodes if node != liar]
-        swarm.hub.fail(f"{model.id}/*", Slow(bytes_per_second=MIB), on=Kind.CDN)
+        # So slow that something is left for the liar, however late it comes.
+        swarm.hub.fail(f"{model.id}/*", Slow(bytes_per_second=200 << 10), on=Kind.CDN)
         task = swarm.distribute(model)
         content = swarm.digest(task)
         swarm.all_complete(honest, content)
@@ -337,8 +337,11 @@ def test_who_has_another_secret_gets_nothing(swarms: Swarms, tmp_path: Path) -> 
         for node in members:
             swarm.label(node, side="ours")
         model = swarm.publish()
+        # So slow that nobody has all of it before the others have begun.
+        swarm.hub.fail(f"{model.id}/*", Slow(bytes_per_second=300 << 10), on=Kind.CDN)
         task = swarm.distribute(model, placement={"nodeSelector": {"fleet": swarm.name, "side": "ours"}})
         content = swarm.succeeded(task, 3)["resolved"]["digest"]
+        swarm.hub.faults.clear()
         swarm.is_right(model, content, members)
         assert swarm.sent(model) == swarm.size(model)
         # Their counters follow within some seconds.

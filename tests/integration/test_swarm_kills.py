@@ -44,7 +44,8 @@ def test_the_holder_dies_and_one_of_five_waiters_goes_on(swarm: Swarm, percent: 
     lease = swarm.lease(model)
     assert lease["spec"]["holderIdentity"] in left
     if percent < 90:  # at the end the others may have had all that they needed
-        assert lease["spec"]["leaseTransitions"] == before["leaseTransitions"] + 1, lease
+        # More than one where the next holder was itself late to renew these four seconds.
+        assert lease["spec"]["leaseTransitions"] > before["leaseTransitions"], lease
     assert swarm.hub.counters.twice_at_once() == []
     swarm.fleet.start(holder)
     swarm.succeeded(task)

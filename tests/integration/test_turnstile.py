@@ -34,7 +34,7 @@ def test_the_leader_has_permits_and_the_standby_has_not(own_cluster: ControlPlan
         for port in ports
     )
     with contextlib.ExitStack() as running:
-        client = running.enter_context(httpx.Client(trust_env=False))
+        client = running.enter_context(httpx.Client(trust_env=False, timeout=60))
         running.enter_context(first)
         first.wait_leading()
         running.enter_context(second)  # not earlier, or it may lead

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,7 +19,7 @@ from dev.registry import Registry
 from modelswarm.health import STUCK_SECONDS, Health
 from tests.integration.support import Api, Valve, eventually, open_model, playground
 
-LEASE, LEASE_SECONDS = "modelswarm-operator", 8
+LEASE, LEASE_SECONDS = "modelswarm-operator", 16
 WRITES = frozenset({"create", "update", "patch", "delete", "deletecollection"})
 LLMAZ_LEASE = "fbb36db9.llmaz.io"
 
@@ -201,8 +200,8 @@ def test_when_the_leader_is_killed_the_other_leads_after_the_lease_has_run_out(p
     pair.first.process.kill()
     killed = datetime.now(UTC)
     name = pair.new_playground()
-    pair.second.becomes("leading", 15)
-    assert (pair.acquired() - killed).total_seconds() < LEASE_SECONDS * 1.5 + 2
+    pair.second.becomes("leading", 30)
+    assert (pair.acquired() - killed).total_seconds() < LEASE_SECONDS * 1.5 + 8
     pair.deployed(name)
 
 
@@ -212,7 +211,7 @@ def test_when_the_leader_is_asked_to_stop_the_other_leads_at_once(pair: Pair) ->
     assert pair.first.exit_code(5) == 0
     ended = datetime.now(UTC)
     pair.second.becomes("leading", 10)
-    assert (pair.acquired() - ended).total_seconds() < 3.0
+    assert (pair.acquired() - ended).total_seconds() < LEASE_SECONDS / 2, "it did not wait for the Lease to run out"
     name = pair.new_playground()
     pair.deployed(name)
 
@@ -225,7 +224,7 @@ def test_a_leader_that_was_frozen_past_its_lease_ends_and_writes_nothing_more(pa
     pair.first.signal(signal.SIGSTOP)
     slow_hub.open()
     later = [pair.new_playground() for _ in range(10)]
-    pair.second.becomes("leading", 20)
+    pair.second.becomes("leading", 40)
     pair.deployed(begun, *later, seconds=20)
     frozen = len(pair.first.requests())
     # A change right before it wakes, so that its watches have news to act upon.
@@ -242,16 +241,16 @@ def test_a_leader_that_was_frozen_past_its_lease_ends_and_writes_nothing_more(pa
 
 def test_sigterm_lets_the_work_in_flight_end_and_gives_the_lease_back(pair: Pair, slow_hub: Valve) -> None:
     slow_hub.shut()
+    before = len(pair.first.requests())
     name = pair.new_playground()
     eventually(lambda: pair.api.all("P2PTask", NAMESPACE, labels=f"llmaz.io/model-name={name}"), 5)
     pair.first.signal(signal.SIGTERM)
-    asked = time.monotonic()
     assert pair.first.exit_code(10) == 0
-    assert time.monotonic() - asked < 5.0
+    assert "cut off" not in pair.first.process.child.log.read_text()
     assert pair.holder() == ""
     # A write that its own webhook could no longer answer would be a 500. So is, in the audit log alone, a list or watch
     # that the end cut off before its first byte: nobody was there to read it.
-    assert not [event for event in pair.first.requests() if event.code >= 500 and event.verb in WRITES]
+    assert not [event for event in pair.first.requests(before) if event.code >= 500 and event.verb in WRITES]
     assert "Traceback" not in pair.first.process.child.log.read_text()
 
 

@@ -100,7 +100,7 @@ def test_while_it_runs_the_gauges_move(seed: Seed, fleet_agents: list[Agent]) ->
     agents, repository = fleet_agents, seed.repository()
     wanted = model_hash(repository)
     for kind in (Kind.CDN, Kind.RESOLVE):
-        seed.hub.fail("*", Slow(bytes_per_second=75 << 10), on=kind)
+        seed.hub.fail("*", Slow(bytes_per_second=40 << 10), on=kind)
     seed.create("m", f"hf://{repository.id}", path=f"{MODEL_DIR}/m")
 
     def look() -> bool:

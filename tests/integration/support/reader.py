@@ -133,7 +133,7 @@ class Reader:
         elif "rollout status" in command or command.startswith("kubectl wait"):
             self.start_everything()
         if re.search(r" -w$", command):
-            return self.type(f"timeout 10 {command}", code=124)
+            return self.type(f"timeout 20 {command}", code=124)
         if made := re.match(r"kubectl create namespace (\S+)", command):
             # The ServiceAccount is made by a controller elsewhere.
             return self.type(f"{command} && kubectl -n {made[1]} create serviceaccount default")

@@ -25,7 +25,7 @@ from dev.hub.faults import FAULTS, Faults
 
 CONFIG = b'{"hidden_size": 64}'
 WEIGHTS = bytes(range(256)) * 400
-BRIEF = httpx.Timeout(5, read=0.5)
+BRIEF = httpx.Timeout(5, read=2)
 """To connect takes as long as it takes; then silence is noticed soon."""
 
 

@@ -417,7 +417,7 @@ def is_running(pid: int) -> bool:
 
 
 def gone(pid: int) -> bool:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while is_running(pid) and time.monotonic() < deadline:
         time.sleep(0.01)
     return not is_running(pid)
@@ -430,7 +430,7 @@ def test_a_daemon_that_hangs_is_left_and_its_processes_are_killed(
     dfget.does(how)
     began = time.monotonic()
     done(MODELSWARM_DFDAEMON_STALL_SECONDS="2")
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 60
     assert "Stalled x4 (dfget wrote nothing for 2 s)" in skipped(loader)
     assert loader.sources()["origin"] == manifest.bytes
     assert all(gone(call["pid"]) for call in dfget.calls)
@@ -440,8 +440,8 @@ def test_a_daemon_that_hangs_is_left_and_its_processes_are_killed(
 
 def test_one_that_is_too_slow_is_left(loader: Loader, dfget: FakeDfget, manifest: Manifest, done: Done) -> None:
     dfget.does("crawl")
-    done(MODELSWARM_DFDAEMON_STALL_SECONDS="2", MODELSWARM_DFDAEMON_SLOWEST_MIB="100")
-    assert "TooSlow x4 (dfget was not done after 2 s)" in skipped(loader)
+    done(MODELSWARM_DFDAEMON_STALL_SECONDS="8", MODELSWARM_DFDAEMON_SLOWEST_MIB="100")
+    assert "TooSlow x4 (dfget was not done after 8 s)" in skipped(loader)
     assert loader.sources()["origin"] == manifest.bytes
     assert all(gone(call["pid"]) for call in dfget.calls)
 

@@ -19,7 +19,7 @@ from modelswarm.loader.turn import PATIENCE, Turn
 from modelswarm.turnstile_server import TurnstileServer
 from tests.unit.loader.conftest import Loader, manifest_of, mount
 
-LEASE = 4.0
+LEASE = 15.0
 """Long enough for a loader on a busy machine to renew in time."""
 SHARD = "model-00001-of-00002.safetensors"
 
@@ -298,8 +298,16 @@ def eventually(true: Callable[[], bool], seconds: float = 60.0) -> None:
         time.sleep(0.02)
 
 
-def test_of_five_loaders_two_read_at_once(fleet: Fleet, hub: Hub) -> None:
+def hold(hub: Hub) -> None:
+    """Whoever reads is still at it when the last one has come, however slowly that starts."""
+    hub.fail("*", Slow(first_byte_delay=10), on=Kind.CDN)
+
+
+def test_of_five_loaders_two_read_at_once(fleet: Fleet, hub: Hub, gatekeeper: Gatekeeper) -> None:
+    hold(hub)
     fleet.start(5)
+    eventually(lambda: gatekeeper.counts() == (2, 3))
+    hub.faults.clear()
     outputs = fleet.end()
     assert hub.counters.peak <= 2
     assert sum("waiting for its turn at the origin, position " in output for output in outputs) >= 3
@@ -308,14 +316,19 @@ def test_of_five_loaders_two_read_at_once(fleet: Fleet, hub: Hub) -> None:
     assert all("turnstile" not in str(summary.get("skipped")) for summary in summaries)
 
 
-def test_loaders_whose_agents_have_all_failed_take_turns_too(fleet: Fleet, hub: Hub, tmp_path: Path) -> None:
+def test_loaders_whose_agents_have_all_failed_take_turns_too(
+    fleet: Fleet, hub: Hub, gatekeeper: Gatekeeper, tmp_path: Path
+) -> None:
     shards = Path(fleet.loader.environ["MODELSWARM_MANIFEST_DIR"]).glob("manifest*")
     digest = decode([shard.read_bytes() for shard in shards]).digest
     directory = tmp_path / "node" / digest.removeprefix("sha256:")
     directory.mkdir(parents=True)
     failed = {"state": "Failed", "doneBytes": 0, "bytes": 1, "message": "no space is left"}
     (directory / ".progress.json").write_text(json.dumps(failed))
+    hold(hub)
     fleet.start(4, MODELSWARM_DFDAEMON_SOCKET="", MODELSWARM_NODE_MODEL=str(directory))
+    eventually(lambda: gatekeeper.counts() == (2, 2))
+    hub.faults.clear()
     fleet.end()
     assert hub.counters.peak <= 2
     summaries = fleet.summaries()
@@ -324,8 +337,10 @@ def test_loaders_whose_agents_have_all_failed_take_turns_too(fleet: Fleet, hub: 
 
 
 def test_without_an_engine_nobody_asks(fleet: Fleet, hub: Hub, gatekeeper: Gatekeeper) -> None:
+    hold(hub)
     fleet.start(4, MODELSWARM_DFDAEMON_SOCKET="", MODELSWARM_ORIGIN_TURNSTILE="")
     eventually(lambda: hub.counters.peak > 2)
+    hub.faults.clear()
     assert gatekeeper.counts() == (0, 0)
     fleet.end()
     assert all("waitedSeconds" not in summary for summary in fleet.summaries())
