@@ -91,6 +91,8 @@ class ModelController:
         """Make the task what it should be; None while a predecessor's task of the same name is on its way out."""
         name, namespace = key_of(desired).name, self._world.settings.namespace
         live = await self._world.find(P2PTASK, name, namespace)
+        if live is None and not self._world.is_there(model):
+            return None
         if live is not None:
             match ownership(live, model):
                 case Ownership.FOREIGN:

@@ -281,6 +281,8 @@ class PlaygroundController:
     async def _ensure_task(self, playground: Playground, wanted: JsonObject) -> P2PTask | None:
         """The Playground's own task, created or corrected; None while a predecessor's is still being collected."""
         live = await self._world.find(P2PTASK, key_of(wanted).name, playground.metadata.namespace)
+        if live is None and not self._world.is_there(playground):
+            return None
         if live is not None:
             match ownership(live, playground):
                 case Ownership.FOREIGN:

@@ -19,7 +19,7 @@ from modelswarm.controllers.cluster import ClusterState
 from modelswarm.controllers.queue import Key
 from modelswarm.errors import NotFound
 from modelswarm.kube.kinds import BACKENDRUNTIME, OPENMODEL, P2PTASK, PLAYGROUND, Kind, kind_of
-from modelswarm.kube.objects import key_of, version_of
+from modelswarm.kube.objects import key_of, metadata, version_of
 from modelswarm.kube.port import KubePort
 from modelswarm.kube.store import Store
 from modelswarm.settings import OperatorSettings
@@ -75,6 +75,13 @@ class World:
             return await self.kube.get(kind, name, namespace)
         except NotFound:
             return None
+
+    def is_there(self, resource: OpenModel | Playground) -> bool:
+        """Whether the object is still what has this name. It may have been deleted while the API server was asked, and
+        what is made for it then has to be collected again."""
+        kind = kind_of({"apiVersion": resource.api_version_of_kind(), "kind": resource.KIND})
+        found = self.store.get(kind, resource.metadata.name, resource.metadata.namespace)
+        return found is not None and metadata(found).get("uid") == resource.metadata.uid
 
     def took(self, answer: JsonObject) -> JsonObject:
         """The API server's answer to a write of ours: into the store with it, and tell whoever hears of the object.

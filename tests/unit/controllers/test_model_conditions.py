@@ -4,12 +4,13 @@ from typing import Any
 
 import pytest
 
+from modelswarm.api.meta import JsonObject
 from modelswarm.api.openmodel import OpenModel
 from modelswarm.controllers.model import REFUSED_SECONDS, ModelController
 from modelswarm.controllers.queue import Key
 from modelswarm.controllers.world import World
 from modelswarm.errors import Forbidden, Invalid, KubeError
-from modelswarm.kube.kinds import OPENMODEL, P2PTASK
+from modelswarm.kube.kinds import OPENMODEL, P2PTASK, Kind
 from modelswarm.kube.objects import key_of, metadata
 from modelswarm.workload.tasks import model_task_name
 from tests.unit.controllers.fake_kube import world
@@ -69,6 +70,25 @@ async def test_a_stranger_s_task_that_the_watch_has_not_told_of_stays_the_strang
         assert summary(status_of(kube))["Ready"] == ("False", "NameClash")
         see(given, P2PTASK)
         see(given, OPENMODEL)
+
+
+class Vanishing(StrictKube):
+    """Its model is deleted while it is asked for something."""
+
+    given: World
+
+    async def get(self, kind: Kind, name: str, namespace: str | None = None) -> JsonObject:
+        if (gone := self.objects.pop((OPENMODEL, KEY), None)) is not None:
+            self.given.gone(OPENMODEL, gone)
+        return await super().get(kind, name, namespace)
+
+
+async def test_for_a_model_that_is_deleted_meanwhile_nothing_is_made() -> None:
+    kube = Vanishing()
+    kube.given = world(kube)
+    put_model(kube, kube.given, MODEL)
+    await ModelController(kube.given).reconcile(KEY)
+    assert kube.objects == {}
 
 
 @pytest.mark.parametrize(
