@@ -15,7 +15,7 @@ from modelswarm.api.meta import JsonObject
 from modelswarm.errors import Unavailable
 from modelswarm.kube.key import Key
 from modelswarm.kube.kinds import LEASE
-from tests.unit.kube.fake import FakeServer, Interruption
+from tests.unit.kube.fake import FakeKube, FakeServer, Interruption
 
 pytestmark = pytest.mark.looptime
 
@@ -212,23 +212,28 @@ async def test_a_lease_that_another_has_taken_is_not_released() -> None:
 
 
 @pytest.mark.parametrize("arrives", [False, True])
-async def test_an_end_that_was_cut_off_is_written_by_the_release(arrives: bool) -> None:
+async def test_an_end_that_was_cut_off_is_written_by_the_release(
+    arrives: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Everybody has everything, and the node is stopped in the moment in which it says so."""
     server = FakeServer()
-    slow = False
-    first = Node(server, "n1", interruption=lambda verb: 5.0 if slow else None)
+    first = Node(server, "n1")
     await first.step()
-    slow = True
-    first.situation = Situation(have=True, finished=True)
-    ending = asyncio.create_task(first.step())
-    await asyncio.sleep(1)
-    ending.cancel()
-    await asyncio.gather(ending, return_exceptions=True)
-    if arrives:
-        [lease] = server.objects.values()
-        server.store({**lease, "spec": {**dict(lease["spec"])}})  # type: ignore[dict-item]
-    slow = False
-    assert not read(stored(server)).complete
+
+    async def replace(obj: JsonObject) -> JsonObject:
+        if arrives:
+            server.store(obj)
+        await asyncio.Event().wait()
+        return obj
+
+    with monkeypatch.context() as cut_off:
+        cut_off.setattr(FakeKube, "replace", lambda _, obj: replace(obj))
+        first.situation = Situation(have=True, finished=True)
+        ending = asyncio.create_task(first.step())
+        await asyncio.sleep(1)
+        ending.cancel()
+        await asyncio.gather(ending, return_exceptions=True)
+    assert read(stored(server)).complete == arrives
     await first.lease.release()
     assert read(stored(server)).complete
     assert not first.lease.holds
