@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -189,7 +189,7 @@ class ModelLease:
         """Say on a Lease that ``is_abandoned`` that everybody has everything. Does not fail."""
         if self.record is not None:
             marked = replace(self.record, holder=self._me, renewed=_micro_time(self._now()), complete=True, readers=())
-            with contextlib.suppress(KubeError):
+            with self._survived():
                 await self._write(marked)
 
     async def take(self, why: str, *, anew: bool = False) -> bool:
@@ -312,14 +312,11 @@ class ModelLease:
             epoch=term.epoch,
             readers=self._shown_readers(),
         )
-        try:
-            written = await self._write(record)
-        except KubeError as error:
-            log.warning("P2P lease %s: %s", self.name, error.message)
-            return True
-        if written:
+        with self._survived():
+            if not await self._write(record):
+                return False
             self.term = Term(term.epoch, sent)
-        return written
+        return True
 
     def _planned(self, known: Record, *, anew: bool = False) -> Record:
         """What a predecessor has pinned stays, unless it is pinned ``anew``."""
@@ -349,29 +346,29 @@ class ModelLease:
             await self._write_end(term, complete)
 
     async def _write_end(self, term: Term, complete: bool) -> None:
-        try:
-            if not await self._say_ended(term, complete):
-                # Perhaps our own renewal, which was cut off while we waited for its answer.
-                await self.look()
-                await self._say_ended(term, complete)
-        except KubeError as error:
-            log.warning("P2P lease %s: %s", self.name, error.message)
+        with self._survived():
+            while self.record is not None and (self.record.holder, self.record.epoch) == (self._me, term.epoch):
+                record = replace(
+                    self.record,
+                    holder=self._me if complete else "",
+                    coordinator=self.record.coordinator if complete else "",
+                    renewed=_micro_time(self._now()),
+                    complete=complete,
+                    readers=(),
+                    models=self._shown_models() or self.record.models,
+                )
+                if await self._write(record):
+                    break
+                await self.look()  # perhaps our own renewal was written, which was cut off before its answer
         self._ending = None
 
-    async def _say_ended(self, term: Term, complete: bool) -> bool:
-        """False: somebody has written since the last look."""
-        if self.record is None or (self.record.holder, self.record.epoch) != (self._me, term.epoch):
-            return True  # another has taken it
-        record = replace(
-            self.record,
-            holder=self._me if complete else "",
-            coordinator=self.record.coordinator if complete else "",
-            renewed=_micro_time(self._now()),
-            complete=complete,
-            readers=(),
-            models=self._shown_models() or self.record.models,
-        )
-        return await self._write(record)
+    @contextlib.contextmanager
+    def _survived(self) -> Iterator[None]:
+        """What the API server refuses, or does not answer, is logged. The next look tells."""
+        try:
+            yield
+        except KubeError as error:
+            log.warning("P2P lease %s: %s", self.name, error.message)
 
     async def _write(self, record: Record) -> bool:
         """False: somebody was faster. Raises KubeError when it is not known whether it was written, or was refused."""
